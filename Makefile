@@ -1,0 +1,59 @@
+# The two commands of the README are `make demo` and `make test`; each sets up what it needs.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread in BLAS: the work is parallel over processes already.
+export OPENBLAS_NUM_THREADS := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help install demo test test-all check format bench up down lock clean
+
+help:
+	@echo "make demo [DATA=path]  align sample sections (or your own) end to end, and show where the result is"
+	@echo "make test              the tests; make test-all adds the slow ones"
+	@echo "make check             ruff, mypy, import-linter, codespell;  make format  mends what it can"
+	@echo "make bench             the benchmarks;  make up | down  the embedded platform"
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml .ci/find-python
+	@python=$$(.ci/find-python) && echo "setting up $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -r requirements.lock \
+	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: install
+	@$(BIN)/petalign demo $(if $(DATA),--data "$(DATA)")
+
+test: install
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: install
+	@$(BIN)/python -m pytest
+
+check: install
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@PYTHONPATH=.:plugins $(BIN)/lint-imports
+	@$(BIN)/codespell alignment dags docs inference plugins storage tests README.md CHANGELOG.md
+
+format: install
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: install
+	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+up down: install
+	@$(BIN)/petalign $@
+
+lock: install
+	@$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.12 \
+	    --no-emit-index-url --quiet --output-file requirements.lock
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
