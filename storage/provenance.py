@@ -1,0 +1,78 @@
+"""What produced an output: the version of the code and of the libraries whose results it holds.
+
+A run's key is a digest over its source, its configuration and this, so that a changed program gives
+another run instead of a mixture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("alignment", "inference", "storage")
+"""The project's own code that computes results."""
+
+NOT_RESULTS = ("alignment/cli.py", "alignment/commands/", "alignment/platform/")
+"""What lies in these packages and computes none: a better help text must not start a new run."""
+
+LIBRARIES = (
+    "numpy", "scipy", "opencv-python-headless", "zarr", "numcodecs", "obstore", "tifffile",
+    "imagecodecs", "dask", "distributed",
+)  # fmt: skip
+"""Libraries through whose hands voxels go."""
+
+_SOURCES = frozenset({".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".hpp"})
+
+
+def provenance() -> dict[str, Any]:
+    """Return everything of this module as JSON values; holds no host, no path and no time."""
+    return {"code": code_version(), "libraries": library_versions()}
+
+
+@cache
+def code_version() -> str:
+    """Return the package's version and a digest of its sources, for example ``0.1.0+3f9a01c2``.
+
+    Two checkouts agree exactly if the files of `PACKAGES` do, without `NOT_RESULTS`: their names,
+    and their content but for the way lines end. Takes some ms, once per process.
+    """
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        for name, path in _source_files(package):
+            content = path.read_bytes().replace(b"\r\n", b"\n")
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return f"{_version('petalign')}+{digest.hexdigest()[:16]}"
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of `LIBRARIES`; "absent" for one that is not installed."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+
+
+def _source_files(package: str) -> list[tuple[str, Path]]:
+    """Return name (below the package's parent) and path of a package's sources, sorted by name.
+
+    Found without importing the package, which may be heavy; storage may not import them anyway.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return []
+    return sorted(
+        (path.relative_to(Path(root).parent).as_posix(), path)
+        for root in spec.submodule_search_locations or ()
+        for path in Path(root).rglob("*")
+        if path.suffix in _SOURCES and path.is_file()
+        if not path.relative_to(Path(root).parent).as_posix().startswith(NOT_RESULTS)
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

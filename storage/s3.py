@@ -1,0 +1,173 @@
+"""How S3 is reached, and what its errors mean: the only module that imports obstore.
+
+The standard AWS environment variables alone name the server: AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION. Requests are path-style, bodies carry a SHA-256
+that the server checks, and retries are obstore's. Functions raise obstore's errors; `translated`
+turns them into those of `storage`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+
+from storage.errors import (
+    AccessError,
+    CorruptError,
+    MissingError,
+    StorageError,
+    UnavailableError,
+    UriError,
+)
+from storage.uri import bucket_and_key
+
+if TYPE_CHECKING:
+    from obstore import PutMode
+    from obstore.store import ClientConfig, RetryConfig, S3Store
+
+S3Error = BaseError
+"""Base of what these functions raise, besides FileNotFoundError."""
+
+REFUSED = (AlreadyExistsError, PreconditionError)
+"""A conditional PUT was declined: somebody else, or this call's own retry, was first."""
+
+RETRY: RetryConfig = {
+    "max_retries": 8,
+    "retry_timeout": timedelta(seconds=120),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=10),
+        "base": 2,
+    },
+}
+"""About half a minute of a server that is down; connection errors, 5xx and dropped answers."""
+
+REQUEST_TIMEOUT = timedelta(minutes=5)
+"""One attempt. obstore's own 30 s would cut a shard of 128 MiB below 4.5 MB/s."""
+
+
+def read(uri: str) -> tuple[bytes, str | None]:
+    """Return an object's content and ETag."""
+    store, key = client(uri)
+    answer = obstore.get(store, key)
+    return answer.bytes().to_bytes(), answer.meta["e_tag"]
+
+
+def has(uri: str) -> bool:
+    """Return whether an object exists."""
+    store, key = client(uri)
+    try:
+        obstore.head(store, key)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def names(uri: str) -> list[str]:
+    """Return the names of objects and folders directly below `uri`."""
+    store, key = client(uri)
+    found = obstore.list_with_delimiter(store, prefix=key or None)
+    paths = [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
+    return [path.rpartition("/")[2] for path in paths]
+
+
+def walk(uri: str) -> Iterator[tuple[str, int, str]]:
+    """Yield key (relative to `uri`), size and ETag of every object below `uri`."""
+    store, prefix = client(uri)
+    skip = len(prefix) + 1 if prefix else 0
+    for batch in obstore.list(store, prefix=prefix or None):
+        for item in batch:
+            yield item["path"][skip:], item["size"], str(item["e_tag"])
+
+
+def put(
+    uri: str, data: bytes | memoryview, *, mode: Literal["create", "overwrite"] | PutMode
+) -> None:
+    """Write an object in one request, under the condition that `mode` states."""
+    store, key = client(uri)
+    obstore.put(store, key, data, mode=mode, use_multipart=False)
+
+
+def client(uri: str) -> tuple[S3Store, str]:
+    """Return the client of the bucket and the key of an s3 URI.
+
+    One client per bucket and process: its connections are kept and shared by all threads.
+
+    Raises
+    ------
+    UriError
+        If the URI is not in S3.
+    StorageError
+        In a process that was forked from one that had used S3: the client's threads do not
+        survive a fork, and the first request would wait for ever.
+    """
+    bucket, key = bucket_and_key(uri)
+    if _forked_after_use:
+        raise StorageError(
+            f"cannot reach {uri}: this process was forked from one that had already used S3; "
+            "start it with the 'spawn' or 'forkserver' method instead"
+        )
+    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+    return _client(bucket, settings), key
+
+
+@lru_cache(maxsize=64)
+def _client(bucket: str, settings: tuple[tuple[str, str], ...]) -> S3Store:
+    from obstore.store import S3Store
+
+    environment = dict(settings)
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
+    options: ClientConfig = {"timeout": REQUEST_TIMEOUT, "connect_timeout": timedelta(seconds=10)}
+    if endpoint.startswith("http://"):
+        options["allow_http"] = True
+    checksum = environment.get("AWS_CHECKSUM_ALGORITHM", "SHA256")
+    return S3Store(
+        bucket,
+        virtual_hosted_style_request=False,
+        checksum_algorithm=checksum,
+        client_options=options,
+        retry_config=RETRY,
+    )
+
+
+_forked_after_use = False
+
+
+def _after_fork() -> None:
+    global _forked_after_use
+    _forked_after_use = _forked_after_use or _client.cache_info().currsize > 0
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def translated(error: S3Error | OSError, uri: str, verb: str) -> StorageError:
+    """Return the error of `storage` that `error` means for the object `uri`."""
+    # obstore's messages end in a dump of its own structures.
+    reason = " ".join(str(error).partition("\n\nDebug source")[0].split())
+    if "NoSuchBucket" in reason:
+        return UriError(f"cannot {verb} {uri}: the bucket does not exist; create it first")
+    if isinstance(error, FileNotFoundError):
+        return MissingError(f"{uri} does not exist")
+    if "169.254.169.254" in reason or "169.254.170.2" in reason:
+        return AccessError(
+            f"cannot {verb} {uri}: no credentials; set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or run where the instance has a role"
+        )
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return AccessError(f"cannot {verb} {uri}: access refused ({reason})")
+    if "416 Range Not Satisfiable" in reason:
+        return CorruptError(f"{uri} is shorter than its index says: it is truncated")
+    return UnavailableError(f"cannot {verb} {uri}: {reason}")

@@ -1,0 +1,305 @@
+"""The one wrapper through which every object is read and written, on file:// and s3://.
+
+Three ways to write, and no other:
+
+- **create**: for everything that a run produces. Atomic, durable, and only once: the same bytes
+  again are a success, other bytes a `ConflictError`. An answer that was lost on the way is looked
+  up (read back and compared), because a repeated conditional PUT meets its own object
+  (icechunk, design document 017).
+- **replace**: atomic overwrite, for progress that nobody's correctness hangs on.
+- **compare and swap**: for the publish pointer.
+
+`storage.durable` does this on a file system, `storage.s3` in S3.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from storage import durable, s3
+from storage.errors import (
+    AccessError,
+    ConflictError,
+    CorruptError,
+    MissingError,
+    StorageError,
+    UnavailableError,
+    UriError,
+)
+from storage.uri import join, local_path, normalise_uri
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+__all__ = [
+    "compare_and_swap_json",
+    "create_bytes",
+    "create_json",
+    "exists",
+    "join",
+    "list_names",
+    "normalise_uri",
+    "read_bytes",
+    "read_json",
+    "read_json_tagged",
+    "replace_bytes",
+    "replace_json",
+    "walk",
+    "zarr_store",
+]
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return a whole object.
+
+    Raises
+    ------
+    MissingError
+        If it does not exist.
+    """
+    with errors_named(uri, "read"):
+        path = local_path(uri)
+        if path is not None:
+            return path.read_bytes()
+        return s3.read(uri)[0]
+
+
+def read_json(uri: str) -> Any:
+    """Return the value of a JSON object.
+
+    Raises
+    ------
+    MissingError
+        If it does not exist.
+    CorruptError
+        If it is not JSON.
+    """
+    return _parse(uri, read_bytes(uri))
+
+
+def read_json_tagged(uri: str) -> tuple[Any, str | None]:
+    """Return the value of a JSON object and the tag for `compare_and_swap_json`.
+
+    ``(None, None)`` if it does not exist.
+    """
+    try:
+        with errors_named(uri, "read"):
+            path = local_path(uri)
+            if path is not None:
+                data = path.read_bytes()
+                tag: str | None = durable.etag(data)
+            else:
+                data, tag = s3.read(uri)
+    except MissingError:
+        return None, None
+    return _parse(uri, data), tag
+
+
+def exists(uri: str) -> bool:
+    """Return whether there is an object, not a folder, of this name."""
+    with errors_named(uri, "look up"):
+        path = local_path(uri)
+        return path.is_file() if path is not None else s3.has(uri)
+
+
+def list_names(uri: str) -> list[str]:
+    """Return the names of the objects and folders directly below `uri`, sorted.
+
+    A folder that does not exist has no names. One request per 1,000 names in S3.
+    """
+    try:
+        with errors_named(uri, "list"):
+            path = local_path(uri)
+            if path is not None:
+                names = [n for n in os.listdir(path) if not durable.is_unfinished(n)]  # noqa: PTH208
+            else:
+                names = s3.names(uri)
+    except MissingError:
+        return []
+    return sorted(names)
+
+
+def walk(uri: str) -> Iterator[tuple[str, int, str]]:
+    """Yield key (relative to `uri`), size and tag of every object below a folder, in any order.
+
+    The tag changes when the object does: an ETag in S3, the time of change of a file.
+    """
+    with errors_named(uri, "list"):
+        path = local_path(uri)
+        if path is not None:
+            for folder, _, names in path.walk():
+                for name in names:
+                    stat = (folder / name).stat()
+                    key = (folder / name).relative_to(path).as_posix()
+                    yield key, stat.st_size, str(stat.st_mtime_ns)
+        else:
+            yield from s3.walk(uri)
+
+
+def create_bytes(uri: str, data: bytes | memoryview) -> None:
+    """Create an object once; the same content again is a success.
+
+    Raises
+    ------
+    ConflictError
+        If the object exists with other content, which stays as it is.
+    StorageError
+        If the object could not be created and is not there either.
+    """
+
+    def put() -> None:
+        path = local_path(uri)
+        if path is not None:
+            durable.create(path, data)
+        else:
+            s3.put(uri, data, mode="create")
+
+    stored = _put_or_read_back(uri, put, data)
+    if stored is not None:
+        raise ConflictError(
+            f"{uri} exists with other content ({len(stored)} bytes, sha256 "
+            f"{durable.etag(stored)[:16]}; new: {len(data)} bytes, sha256 "
+            f"{durable.etag(data)[:16]}). Objects of a run are written once: a unit that gives "
+            "another result the second time depends on more than its inputs. Start a new run, "
+            "and report this if code and configuration did not change"
+        )
+
+
+def create_json(uri: str, value: Any) -> None:
+    """Create a JSON object once, as canonical text: sorted keys, so equal values are equal bytes.
+
+    Raises
+    ------
+    ConflictError
+        If the object exists with another value.
+    """
+    create_bytes(uri, _canonical(uri, value))
+
+
+def replace_bytes(uri: str, data: bytes) -> None:
+    """Write an object over whatever has its name; readers see the old or the new one, whole."""
+    with errors_named(uri, "write"):
+        path = local_path(uri)
+        if path is not None:
+            durable.replace(path, data)
+        else:
+            s3.put(uri, data, mode="overwrite")
+
+
+def replace_json(uri: str, value: Any) -> None:
+    """Write a JSON object over whatever has its name."""
+    replace_bytes(uri, _canonical(uri, value))
+
+
+def compare_and_swap_json(uri: str, value: Any, etag: str | None) -> None:
+    """Write a JSON object only if it is still the one that was read with `etag`.
+
+    Parameters
+    ----------
+    etag : str or None
+        As `read_json_tagged` returned it; None means that the object must not exist.
+
+    Raises
+    ------
+    ConflictError
+        If another writer was first. Read again and decide anew.
+    """
+    data = _canonical(uri, value)
+
+    def put() -> None:
+        path = local_path(uri)
+        if path is not None:
+            if not durable.swap(path, data, etag):
+                raise FileExistsError(errno.EEXIST, "changed since it was read", str(path))
+        else:
+            s3.put(uri, data, mode="create" if etag is None else {"e_tag": etag})
+
+    if _put_or_read_back(uri, put, data) is not None:
+        wanted = "did not exist" if etag is None else f"had the tag {etag}"
+        raise ConflictError(f"{uri} changed since it {wanted}; read it again and decide anew")
+
+
+def zarr_store(uri: str, *, read_only: bool, sparse: bool = False) -> Store:
+    """Return the zarr store of the folder `uri`: checked keys, create-only, nothing missing.
+
+    `sparse` lets absent chunks be read as the fill value, as zarr's specification says: only for
+    sources that others wrote.
+    """
+    from storage.checked import CheckedStore  # zarr takes a second to import
+
+    return CheckedStore(uri, read_only=read_only, sparse=sparse)
+
+
+@contextmanager
+def errors_named(uri: str, verb: str) -> Iterator[None]:
+    """Turn the errors of file system and obstore into those of `storage`, naming the object."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        translate = s3.translated if uri.startswith("s3:") else _file_error
+        raise translate(error, uri, verb) from error
+    except s3.S3Error as error:
+        raise s3.translated(error, uri, verb) from error
+
+
+def _file_error(error: OSError, uri: str, verb: str) -> StorageError:
+    if isinstance(error, IsADirectoryError | NotADirectoryError) and verb == "write":
+        return UriError(f"cannot write {uri}: a file has the name of a folder, or a folder its own")
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return MissingError(f"{uri} does not exist")
+    if isinstance(error, PermissionError):
+        return AccessError(f"cannot {verb} {uri}: {error.strerror}")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UnavailableError(f"cannot {verb} {uri}: the disk is full; make room and resume")
+    return UnavailableError(f"cannot {verb} {uri}: {error.strerror or error}")
+
+
+def _put_or_read_back(uri: str, put: Callable[[], None], data: bytes | memoryview) -> bytes | None:
+    """Put `data`; if the answer is no or lost, look what is there.
+
+    Returns None if it is `data`, or the other content that the server refused to overwrite.
+    Raises a ConflictError if it refused and nothing is there, else the error of the put.
+    """
+    try:
+        with errors_named(uri, "write"):
+            put()
+    except UnavailableError as error:
+        cause = error.__cause__
+        refused = isinstance(cause, (FileExistsError, *s3.REFUSED))
+        if not refused and not isinstance(cause, s3.S3Error):
+            raise  # the disk failed: what a look at the cache shows may not be on it
+        try:
+            stored = read_bytes(uri)
+        except MissingError:
+            if not refused:
+                raise error from cause
+            raise ConflictError(f"{uri} was deleted since it was read") from cause
+        except StorageError:
+            raise error from cause
+        if stored != data and not refused:
+            raise
+        return None if stored == data else stored
+    return None
+
+
+def _canonical(uri: str, value: Any) -> bytes:
+    try:
+        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        error.add_note(f"while writing {uri}: JSON holds no NaN, infinity or array")
+        raise
+    return text.encode() + b"\n"
+
+
+def _parse(uri: str, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise CorruptError(f"{uri} is not JSON ({error}); it has {len(data)} bytes") from None

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import zarr
+from ome_zarr_models.v05 import Image
+
+from storage import publish as publish_module
+from storage import store, volume
+from storage.errors import ConflictError, CorruptError, MissingError
+from storage.publish import Pointer, publish, read_pointer
+
+
+def _run(root: str, key: str) -> None:
+    volume.create_image(
+        store.join(root, "runs", key, "aligned"), shape=(2, 33, 20), chunk=(1, 16, 16), shard=None,
+        resolution_nm=(40.0, 4.0, 4.0), mips=2, name=key,
+    )  # fmt: skip
+
+
+def test_epochs_grow_and_a_roll_back_is_a_publication(root):
+    for key in ("a", "b"):
+        _run(root, key)
+    assert read_pointer(root) is None
+    assert publish(root, "a") == Pointer("a", 1)
+    assert publish(root, "b") == Pointer("b", 2)
+    assert publish(root, "b") == Pointer("b", 2)
+    assert publish(root, "a") == Pointer("a", 3)
+    assert read_pointer(root) == Pointer("a", 3)
+
+
+def test_the_volume_is_an_ome_zarr_image_of_the_published_run(tmp_path):
+    for key in ("a", "b"):
+        _run(str(tmp_path), key)
+        publish(str(tmp_path), key)
+        group = zarr.open_group(str(tmp_path), mode="r")
+        image = Image.from_zarr(group)
+        paths = [d.path for d in image.ome_attributes.multiscales[0].datasets]
+        assert paths == [f"runs/{key}/aligned/0", f"runs/{key}/aligned/1"]
+        assert group[paths[1]].shape == (2, 17, 10)
+        assert group.attrs["petalign"] == {"run": key, "epoch": 1 if key == "a" else 2}
+
+
+def test_a_driver_that_comes_back_late_cannot_publish(root):
+    for key in ("old", "new"):
+        _run(root, key)
+    publish(root, "new", expected_epoch=0)
+    with pytest.raises(ConflictError, match=r"epoch 1 \(run new\), not 0"):
+        publish(root, "old", expected_epoch=0)
+    assert read_pointer(root) == Pointer("new", 1)
+    assert publish(root, "new", expected_epoch=0) == Pointer("new", 1)  # its own retry
+
+
+def test_a_run_without_an_aligned_volume_is_not_published(root):
+    with pytest.raises(MissingError, match=r"run 'a' of .* has no aligned volume"):
+        publish(root, "a")
+    assert read_pointer(root) is None
+    store.create_json(store.join(root, "runs/a/aligned/zarr.json"), {"node_type": "group"})
+    with pytest.raises(CorruptError, match="not an OME-Zarr pyramid"):
+        publish(root, "a")
+
+
+def test_publishers_at_once_leave_pointer_and_group_in_agreement(root):
+    keys = [f"run{i}" for i in range(4)]
+    for key in keys:
+        _run(root, key)
+    with ThreadPoolExecutor(4) as pool:
+        published = list(pool.map(lambda key: publish(root, key), keys))
+    assert sorted(p.epoch for p in published) == [1, 2, 3, 4]
+    last = read_pointer(root)
+    assert last == max(published, key=lambda p: p.epoch)
+    shown = store.read_json(store.join(root, "zarr.json"))["attributes"]
+    assert shown["petalign"] == {"run": last.run, "epoch": 4}
+    assert shown["ome"]["multiscales"][0]["name"] == last.run
+
+
+def test_a_publication_cut_off_before_the_group_is_completed_by_the_next(root, monkeypatch):
+    _run(root, "a")
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.publish._refresh_root", lambda uri: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            publish(root, "a")
+    assert read_pointer(root) == Pointer("a", 1)
+    assert not store.exists(store.join(root, "zarr.json"))
+    assert publish(root, "a") == Pointer("a", 1)
+    assert store.exists(store.join(root, "zarr.json"))
+
+
+def _shown(root: str):
+    return store.read_json(store.join(root, "zarr.json"))["attributes"]["petalign"]
+
+
+def _between_reading_and_writing_the_group(monkeypatch, action) -> None:
+    """Let `action` happen, once, when a publisher has read the pointer and not yet acted on it."""
+    real, waiting = publish_module._root_document, [action]
+
+    def hooked(volume_uri: str, pointer: Pointer) -> object:
+        if waiting:
+            waiting.pop()()
+        return real(volume_uri, pointer)
+
+    monkeypatch.setattr(publish_module, "_root_document", hooked)
+
+
+def test_a_slow_publisher_does_not_take_the_group_back(tmp_path, monkeypatch):
+    """It is overtaken by a whole publication, tries to write, and dies before it looks again."""
+    root = str(tmp_path)
+    for key in ("a", "b"):
+        _run(root, key)
+    _between_reading_and_writing_the_group(monkeypatch, lambda: publish(root, "b"))
+    looks = []
+
+    def dying(volume_uri: str) -> Pointer | None:
+        looks.append(volume_uri)
+        if len(looks) == 4:  # its own first, the two of the publisher that overtakes, its second
+            raise ZeroDivisionError
+        return read_pointer(volume_uri)
+
+    monkeypatch.setattr(publish_module, "read_pointer", dying)
+    with pytest.raises(ZeroDivisionError):
+        publish(root, "a")
+    assert _shown(root) == {"run": "b", "epoch": 2}
+
+
+def test_a_publisher_completes_what_another_left_half_done(tmp_path, monkeypatch):
+    """The other moves the pointer and dies before it writes the group."""
+    root = str(tmp_path)
+    for key in ("a", "b"):
+        _run(root, key)
+    _between_reading_and_writing_the_group(
+        monkeypatch, lambda: store.replace_json(f"{root}/LATEST.json", {"run": "b", "epoch": 2})
+    )
+    publish(root, "a")
+    assert _shown(root) == {"run": "b", "epoch": 2}
+
+
+def test_junk_in_place_of_the_pointer_is_named(tmp_path):
+    store.replace_json(f"{tmp_path}/LATEST.json", {"run": "a"})
+    with pytest.raises(CorruptError, match=r"LATEST\.json is not"):
+        read_pointer(str(tmp_path))
