@@ -1,0 +1,332 @@
+"""One frozen model per stage. Values are px at the `mip` beside them; units are in the names.
+
+The docstring under a field is its help everywhere: in the YAML that `petalign init` writes, in the
+form of the DAG, and in error messages.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from alignment.errors import ConfigError
+
+Mip = Annotated[int, Field(ge=0, le=12)]
+Px = Annotated[int, Field(gt=0, le=65_536)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Nanometre = Annotated[float, Field(gt=0.0, le=1e6)]
+
+
+class Config(BaseModel):
+    """Base of every configuration model: frozen, and a key that is not known is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class VolumeConfig(Config):
+    """How volumes are laid out in storage (z, y, x)."""
+
+    resolution_nm: tuple[Nanometre, Nanometre, Nanometre] | None = None
+    """Voxel size (z, y, x); null takes the source's own, or 40 x 4 x 4 if it states none."""
+    section_shard_px: Px = 4096
+    """Side of the shards of `sections/` (1 x side x side), one object each."""
+    section_chunk_px: Px = 512
+    """Side of the chunks that are read singly inside a section's shard."""
+    aligned_shard: tuple[Px, Px, Px] = (32, 2048, 2048)
+    """Shape of one object of `aligned/`: the unit of rendering."""
+    aligned_chunk: tuple[Px, Px, Px] = (32, 128, 128)
+    """Shape of the chunks that are read singly inside an aligned shard."""
+
+    @model_validator(mode="after")
+    def _shards_are_whole_chunks(self) -> Self:
+        for name, shard, chunk in (
+            ("section_chunk_px", (self.section_shard_px,), (self.section_chunk_px,)),
+            ("aligned_chunk", self.aligned_shard, self.aligned_chunk),
+        ):
+            if any(s % c for s, c in zip(shard, chunk, strict=True)):
+                raise ValueError(
+                    f"{name}={chunk} does not divide its shard {shard}; use divisors of each axis"
+                )
+        return self
+
+
+class MasksConfig(Config):
+    """What may be matched."""
+
+    mip: Mip = 1
+    """Where the masks are computed; they serve every coarser and finer mip."""
+    saturated_low: Annotated[int, Field(ge=0, le=255)] = 0
+    """Pixels at or below this value carry no tissue (no data)."""
+    saturated_high: Annotated[int, Field(ge=0, le=255)] = 254
+    """Pixels at or above this value carry no tissue (over-exposed, holes)."""
+    min_object_px: Annotated[int, Field(ge=0)] = 256
+    """Smaller invalid specks are texture, not defects, and stay valid; px at `mip`."""
+    flat_std: Annotated[float, Field(ge=0.0, le=128.0)] = 3.0
+    """Where the local standard deviation (grey values) is below this, resin or a blank."""
+    min_valid_fraction: Fraction = 0.1
+    """A section with less valid tissue than this is treated as missing and bridged."""
+    grow_px: Annotated[int, Field(ge=0, le=1024)] = 4
+    """Defects are grown by this much, px at `mip`."""
+
+
+class FeaturesConfig(Config):
+    """Images that are easier to match: band-pass and local contrast normalisation."""
+
+    mip: Mip = 1
+    """Finest level at which sections are matched."""
+    sigma_fine_px: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0
+    """Detail below this is noise."""
+    sigma_coarse_px: Annotated[float, Field(gt=0.0, le=1024.0)] = 12.0
+    """Structure above this is staining and illumination."""
+
+    @model_validator(mode="after")
+    def _band_is_not_empty(self) -> Self:
+        if self.sigma_coarse_px <= self.sigma_fine_px:
+            raise ValueError(
+                f"sigma_coarse_px={self.sigma_coarse_px} must exceed "
+                f"sigma_fine_px={self.sigma_fine_px}"
+            )
+        return self
+
+
+class CoarseConfig(Config):
+    """One affine per section: rotation-safe, solved over the whole stack, not chained."""
+
+    mip: Mip = 2
+    """Where pairs are compared; lowered by itself for small sections."""
+    neighbours: Annotated[int, Field(ge=1, le=8)] = 3
+    """Each section is compared with this many earlier ones, so that one bad pair is bridged."""
+    max_rotation_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 180.0
+    """Pairs that turn further are not believed."""
+    max_scale_change: Annotated[float, Field(gt=0.0, le=1.0)] = 0.15
+    """Pairs that stretch or shear by more than this fraction are not believed."""
+    min_inliers: Annotated[int, Field(ge=4)] = 12
+    """Fewer agreeing features than this is no match."""
+    rigidity: Annotated[float, Field(ge=0.0)] = 0.1
+    """Pull of each section towards a rigid transform, against the pairs' unit weight."""
+
+
+class MatchLevel(Config):
+    """One level of matching, coarse to fine."""
+
+    mip: Mip
+    """Level of the pyramid; px below are at this mip."""
+    template_px: Px
+    """Side of the patch of the moving section."""
+    search_radius_px: Px
+    """Largest displacement from the coarser level's answer that can be found."""
+    node_spacing_px: Px
+    """Distance of the matched points."""
+
+    @model_validator(mode="after")
+    def _templates_overlap(self) -> Self:
+        if self.node_spacing_px > self.template_px:
+            raise ValueError(
+                f"node_spacing_px={self.node_spacing_px} leaves gaps between templates of "
+                f"{self.template_px} px; use at most {self.template_px}"
+            )
+        return self
+
+
+class MatchConfig(Config):
+    """Template matching between neighbouring sections by masked normalised cross-correlation."""
+
+    neighbours: Annotated[int, Field(ge=1, le=8)] = 2
+    """Each section is matched with z - 1 ... z - neighbours."""
+    levels: Annotated[tuple[MatchLevel, ...], Field(min_length=1, max_length=6)] = (
+        MatchLevel(mip=2, template_px=64, search_radius_px=24, node_spacing_px=32),
+        MatchLevel(mip=1, template_px=64, search_radius_px=10, node_spacing_px=16),
+    )
+    """Coarse to fine: each level centres its search on the answer of the one before."""
+    min_overlap: Fraction = 0.5
+    """Share of a template that must lie on valid tissue of both sections."""
+
+    @model_validator(mode="after")
+    def _levels_refine(self) -> Self:
+        mips = [level.mip for level in self.levels]
+        if any(coarse < fine for coarse, fine in pairwise(mips)):
+            raise ValueError(f"levels must go from coarse to fine, got mips {mips}")
+        return self
+
+
+class FilterConfig(Config):
+    """What is not believed: rejected matches become NaN, each with its reason."""
+
+    min_score: Fraction = 0.2
+    """Normalised cross-correlation at the best position."""
+    min_peak_ratio: Annotated[float, Field(ge=1.0, le=100.0)] = 1.15
+    """Best over second-best peak; below this the two best positions are too alike to choose."""
+    min_peak_margin: Fraction = 0.03
+    """Best minus second-best peak (r_delta)."""
+    max_curvature_ratio: Annotated[float, Field(ge=4.0)] = 12.0
+    """tr^2 / det of the peak's Hessian; above this the peak is a ridge, known only across it."""
+    max_median_deviation_px: Annotated[float, Field(gt=0.0)] = 8.0
+    """Largest distance from the median of the neighbouring matches, px at mip 0."""
+    max_strain: Annotated[float, Field(gt=0.0)] = 0.35
+    """Largest change of displacement between neighbouring nodes, px per px."""
+    min_component_nodes: Annotated[int, Field(ge=1)] = 4
+    """Smaller islands of agreeing matches are dropped."""
+    max_cycle_px: Annotated[float, Field(gt=0.0)] = 6.0
+    """Largest disagreement of z-1 after z-1 with z-2, px at mip 0."""
+
+
+class RelaxConfig(Config):
+    """Elastic mesh over all sections: one robust, sparse linear least-squares problem."""
+
+    node_spacing_px: Annotated[int, Field(ge=4, le=4096)] = 32
+    """Distance of the mesh's nodes, px at mip 0."""
+    stiffness: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
+    """Elastic energy against the matches; higher keeps sections stiffer."""
+    poisson_ratio: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.25
+    """Of the elastic sheet."""
+    anchor: Annotated[float, Field(ge=0.0, le=1.0)] = 1e-4
+    """Weak pull to the coarse position; bounds the drift of long stacks."""
+    huber_px: Annotated[float, Field(gt=0.0)] = 1.5
+    """Residuals beyond this count linearly: wrong matches lose their grip."""
+    robust_iterations: Annotated[int, Field(ge=1, le=50)] = 6
+    """Rounds of iterative re-weighting."""
+    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
+    """Relative residual at which the solver stops."""
+    max_iterations: Annotated[int, Field(ge=10)] = 5000
+    """Conjugate-gradient steps before a ConvergenceError."""
+
+
+class RenderConfig(Config):
+    """Resampling of the source images into the aligned volume."""
+
+    interpolation: Literal["nearest", "linear", "cubic", "lanczos"] = "lanczos"
+    """Lanczos (8 x 8 px) keeps the finest detail."""
+    bridge_missing: Literal["blank", "copy"] = "blank"
+    """A missing section is left black, or filled with its nearest good neighbour."""
+
+
+class QcConfig(Config):
+    """What the report measures."""
+
+    chunk_px: Px = 64
+    """Side of the chunks whose Pearson correlation is taken between neighbours, at mip 0."""
+    worst_places: Annotated[int, Field(ge=0, le=100)] = 10
+    """Cut-outs before and after in the report."""
+
+
+class PipelineConfig(Config):
+    """The complete configuration of a run; frozen into the run's folder."""
+
+    volume: VolumeConfig = VolumeConfig()
+    masks: MasksConfig = MasksConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    coarse: CoarseConfig = CoarseConfig()
+    match: MatchConfig = MatchConfig()
+    filter: FilterConfig = FilterConfig()
+    relax: RelaxConfig = RelaxConfig()
+    render: RenderConfig = RenderConfig()
+    qc: QcConfig = QcConfig()
+
+    @model_validator(mode="after")
+    def _mips_agree(self) -> Self:
+        coarser = [lv.mip for lv in self.match.levels if lv.mip < self.features.mip]
+        if coarser:
+            raise ValueError(
+                f"match.levels uses mip {coarser[0]}, finer than features.mip={self.features.mip}; "
+                "lower features.mip or raise the level's mip"
+            )
+        return self
+
+
+def parse_config(values: dict[str, Any] | None) -> PipelineConfig:
+    """Return the validated configuration of plain nested `values`; missing ones get defaults.
+
+    Raises
+    ------
+    ConfigError
+        One line per fault: the field's path, the value that came, and what is allowed.
+    """
+    try:
+        return PipelineConfig.model_validate(values or {})
+    except ValidationError as error:
+        raise ConfigError(describe_faults(error)) from None
+
+
+def describe_faults(error: ValidationError) -> str:
+    """Return one line per fault: field, value, and the range or the nearest known name."""
+    from difflib import get_close_matches
+
+    lines = []
+    for fault in error.errors():
+        path = ".".join(str(part) for part in fault["loc"]) or "configuration"
+        if fault["type"] == "extra_forbidden":
+            known = _known_keys(fault["loc"][:-1])
+            near = get_close_matches(str(fault["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            lines.append(f"{path}: no such setting; {hint}")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            got = (
+                "" if isinstance(fault["input"], dict | BaseModel) else f"; got {fault['input']!r}"
+            )
+            lines.append(f"{path}: {message}{got}")
+    return "\n".join(lines)
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = PipelineConfig
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        model = MatchLevel if part == "levels" else annotation  # type: ignore[assignment]
+    return sorted(model.model_fields)
+
+
+def load_config(text: str) -> PipelineConfig:
+    """Return the configuration of a YAML text.
+
+    Raises
+    ------
+    ConfigError
+        If the text is not YAML, not a mapping, or a value is not allowed.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the configuration is not valid YAML: {error}") from None
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(
+            f"expected a mapping of stages to their settings, got {type(values).__name__}"
+        )
+    return parse_config(values)
+
+
+def commented_yaml(config: PipelineConfig | None = None) -> str:
+    """Return the complete configuration as YAML, each value under its explanation."""
+    config = config or PipelineConfig()
+    lines = [
+        "# petalign configuration: every setting with its default.",
+        "# Lengths end in _px (at the `mip` beside them) or _nm; axes are (z, y, x).",
+    ]
+    for stage in PipelineConfig.model_fields:
+        section: Config = getattr(config, stage)
+        lines += ["", f"# {(section.__doc__ or '').splitlines()[0]}", f"{stage}:"]
+        for name, field in type(section).model_fields.items():
+            lines.append(f"  # {(field.description or '').strip()}{_limits(field.metadata)}")
+            plain = section.model_dump(mode="json")[name]
+            flow = None if isinstance(plain, list) else False
+            value = yaml.safe_dump({name: plain}, default_flow_style=flow, sort_keys=False)
+            lines += ["  " + line for line in value.rstrip().splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def _limits(metadata: list[Any]) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    found = [
+        f"{sign} {getattr(item, key)}"
+        for item in metadata
+        for key, sign in signs.items()
+        if getattr(item, key, None) is not None
+    ]
+    return f" ({', '.join(found)})" if found else ""
