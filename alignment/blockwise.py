@@ -1,0 +1,85 @@
+"""Run a plain function once per block on a Dask cluster; the only module that imports Dask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from distributed import Client, KilledWorker, LocalCluster, as_completed, worker_client
+
+__all__ = ["Client", "Outcome", "driver_client", "local_client", "run_blocks"]
+
+IN_FLIGHT = 2_000
+"""Tasks that exist at a time; the scheduler's memory does not grow with the volume."""
+
+
+@dataclass(frozen=True)
+class Outcome[B, T]:
+    """What became of one block: its value, or the error that stopped it."""
+
+    block: B
+    value: T | None = None
+    error: Exception | None = None
+
+
+def run_blocks[B, T](
+    work: Callable[[B], T], blocks: Iterable[B], client: Client, *, in_flight: int = IN_FLIGHT
+) -> Iterator[Outcome[B, T]]:
+    """Yield the outcome of ``work(block)`` for every block, in order of completion.
+
+    `work` must be picklable and safe to repeat: blocks of a lost worker run again. A block that
+    fails does not stop the others; what to make of its error is the caller's business.
+    """
+    todo = iter(blocks)
+    running: dict[Any, B] = {}
+
+    def submit(n: int) -> list[Any]:
+        futures = []
+        for block in islice(todo, n):
+            future = client.submit(work, block, pure=False)
+            running[future] = block
+            futures.append(future)
+        return futures
+
+    done = as_completed(submit(in_flight))
+    for future in done:
+        block = running.pop(future)
+        yield _outcome(block, future)
+        done.update(submit(1))
+
+
+def _outcome[B](block: B, future: Any) -> Outcome[B, Any]:
+    try:
+        return Outcome(block, value=future.result())
+    except KilledWorker as error:
+        error.add_note("its workers died; most often they ran out of memory: give them more")
+        return Outcome(block, error=error)
+    except Exception as error:  # the caller receives it in the outcome
+        return Outcome(block, error=error)
+
+
+@contextmanager
+def driver_client() -> Iterator[Client]:
+    """Give the client of the cluster on which this very task runs, and free its slot meanwhile."""
+    with worker_client() as client:
+        yield client
+
+
+@contextmanager
+def local_client(workers: int, *, memory_limit: str = "auto") -> Iterator[Client]:
+    """Start worker processes on this machine, and end them with the block."""
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=memory_limit,
+            dashboard_address=":0",
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

@@ -1,0 +1,141 @@
+"""A run: one frozen configuration over one version of a source, all of it below one URI."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from alignment.config import PipelineConfig, parse_config
+from alignment.errors import DataError
+from storage.grid import ZYX
+from storage.ledger import StageState, read_state, write_state
+from storage.provenance import provenance
+from storage.publish import read_pointer
+from storage.sections import open_source
+from storage.store import create_json, join, normalise_uri, read_json
+
+DEFAULT_RESOLUTION_NM = (40.0, 4.0, 4.0)
+LARGEST_TOP_PX = 512
+"""Pyramids end at the first level whose longer side is not above this."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage knows; read from ``run.json``, which never changes."""
+
+    uri: str
+    volume_uri: str
+    key: str
+    source_uri: str
+    shape: ZYX
+    """(z, y, x) of the largest source section, px at mip 0."""
+    resolution_nm: tuple[float, float, float]
+    section_names: tuple[str, ...]
+    config: PipelineConfig
+    provenance: Mapping[str, Any]
+
+    @property
+    def section_mips(self) -> int:
+        """Levels of the sections' pyramid: as many as the stages or a viewer need."""
+        config = self.config
+        needed = max(
+            config.masks.mip, config.coarse.mip, *(level.mip for level in config.match.levels)
+        )
+        return max(needed + 1, pyramid_levels(self.shape))
+
+    @property
+    def section_yx(self) -> tuple[int, int]:
+        """Height and width of the largest source section, px at mip 0."""
+        return self.shape[1], self.shape[2]
+
+    def shape_at(self, mip: int) -> ZYX:
+        """Return the shape of the sections at `mip`."""
+        nz, ny, nx = self.shape
+        return nz, -(-ny // 2**mip), -(-nx // 2**mip)
+
+
+def pyramid_levels(shape: ZYX) -> int:
+    """Return how many levels bring the longer side of (z, y, x) down to the overview's size.
+
+    >>> pyramid_levels((30, 1024, 900)), pyramid_levels((30, 300, 200))
+    (2, 1)
+    """
+    levels, side = 1, max(shape[1:])
+    while side > LARGEST_TOP_PX:
+        side = -(-side // 2)
+        levels += 1
+    return levels
+
+
+def prepare(source: str, volume: str, config: Mapping[str, Any] | None = None) -> str:
+    """Freeze a run below `volume` and return its URI; the same inputs give the same run.
+
+    Parameters
+    ----------
+    source, volume : str
+        URIs or paths: the unaligned sections, and where the aligned volume shall be.
+    config : mapping, optional
+        Plain nested settings; missing ones take their defaults.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is unknown or out of range; nothing has been written then.
+    SourceError, UriError
+        If the source cannot be understood; nothing has been written then.
+    """
+    settings = parse_config(dict(config or {}))
+    source_uri, volume_uri = normalise_uri(source), normalise_uri(volume)
+    opened = open_source(source_uri)
+    if opened.shape[0] < 2:
+        raise DataError(
+            f"{source_uri} holds {opened.shape[0]} section; aligning needs at least 2. "
+            "Give a multi-page TIFF, a folder of images, or a zarr volume with z first."
+        )
+    resolution = settings.volume.resolution_nm or opened.resolution_nm or DEFAULT_RESOLUTION_NM
+    frozen = {
+        "source_uri": source_uri,
+        "source": opened.describe(),
+        "shape": list(opened.shape),
+        "resolution_nm": list(resolution),
+        "section_names": list(opened.names),
+        "config": settings.model_dump(mode="json"),
+        "provenance": provenance(),
+    }
+    text = json.dumps(frozen, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    run_uri = join(volume_uri, "runs", key)
+    create_json(join(run_uri, "run.json"), {"key": key, "volume_uri": volume_uri, **frozen})
+    pointer = read_pointer(volume_uri)
+    if pointer and pointer.run != key and read_state(run_uri, "publish").status == "done":
+        # It was published and another run since: whoever asks for it again wants it back.
+        write_state(run_uri, StageState("publish"))
+    return run_uri
+
+
+@lru_cache(maxsize=8)
+def load(run_uri: str) -> Run:
+    """Read a run; cached, because ``run.json`` is immutable.
+
+    Raises
+    ------
+    MissingError
+        If there is no run at `run_uri`.
+    """
+    frozen = read_json(join(run_uri, "run.json"))
+    z, y, x = frozen["resolution_nm"]
+    return Run(
+        uri=run_uri,
+        volume_uri=frozen["volume_uri"],
+        key=frozen["key"],
+        source_uri=frozen["source_uri"],
+        shape=tuple(frozen["shape"]),
+        resolution_nm=(z, y, x),
+        section_names=tuple(frozen["section_names"]),
+        config=parse_config(frozen["config"]),
+        provenance=frozen["provenance"],
+    )

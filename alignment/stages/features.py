@@ -1,0 +1,46 @@
+"""Stage "features": band-passed, contrast-normalised images at every level of matching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from alignment.features import normalise
+from alignment.runs import Run, load
+from alignment.stages import inputs
+from alignment.stages.units import Phase, Record, Section
+from storage.volume import create_array, open_array
+
+
+def phases(run: Run) -> Iterator[Phase]:
+    """Yield one phase a level, over the sections that can be aligned."""
+    for mip in sorted({level.mip for level in run.config.match.levels}):
+        shape = run.shape_at(mip)
+        create_array(
+            run.uri,
+            f"features/{mip}",
+            shape=shape,
+            chunk=(1, *(min(n, run.config.volume.section_shard_px) for n in shape[1:])),
+            dtype="float16",
+            fill_value=0,
+            dimension_names=("z", "y", "x"),
+            attributes={"mip": mip},
+        )
+        units = [Section(z) for z in inputs.present(run)]
+        yield Phase(f"mip{mip}", units, partial(normalise_section, mip=mip))
+
+
+def normalise_section(unit: Section, *, run_uri: str, mip: int) -> Record:
+    """Write the feature image of one section at one level; 0 where nothing may be matched."""
+    run = load(run_uri)
+    image = inputs.section(run, unit.z, mip)
+    features = normalise(image, inputs.valid(run, unit.z, mip), run.config.features)
+    stored = features.astype(np.float16)
+    digest = inputs.write_row(open_array(run_uri, f"features/{mip}"), unit.z, stored)
+    return {
+        "sha256": digest,
+        "bytes_read": int(image.nbytes),
+        "bytes_written": int(stored.nbytes),
+    }

@@ -1,0 +1,81 @@
+"""Stage "filter": what of the matches is believed; the rest becomes NaN, with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.filter import count_reasons, reject_cycles, reject_outliers
+from alignment.match import CHANNELS, grid_spacing_px
+from alignment.runs import Run, load
+from alignment.stages import inputs
+from alignment.stages.units import Phase, Record, Section
+from storage.volume import create_array, open_array
+
+
+def phases(run: Run) -> Iterator[Phase]:
+    """Yield one phase over the sections; each judges all matches of its own."""
+    pairs = inputs.match_pairs(run)
+    for d in sorted({d for _, d in pairs}):
+        nz, channels, ny, nx = open_array(run.uri, f"matches/{d}").shape
+        create_array(
+            run.uri,
+            f"trusted/{d}",
+            shape=(nz, channels, ny, nx),
+            chunk=(1, channels, ny, nx),
+            dtype="float32",
+            fill_value=np.nan,
+            dimension_names=("z", "channel", "y", "x"),
+            attributes={"channels": list(CHANNELS), "unit": "px at mip 0"},
+        )
+        create_array(
+            run.uri,
+            f"rejected/{d}",
+            shape=(nz, ny, nx),
+            chunk=(1, ny, nx),
+            dtype="uint8",
+            fill_value=0,
+            dimension_names=("z", "y", "x"),
+        )
+    yield Phase("sections", [Section(z) for z in sorted({z for z, _ in pairs})], judge_section)
+
+
+def judge_section(unit: Section, *, run_uri: str) -> Record:
+    """Write the trusted matches of section z with its earlier neighbours."""
+    run = load(run_uri)
+    pairs = set(inputs.match_pairs(run))
+    z = unit.z
+    trusted, reasons = {}, {}
+    for d in sorted(d for at, d in pairs if at == z):
+        trusted[d], reasons[d] = _judge(run, z, d)
+    for near in sorted(trusted):
+        for far in sorted(trusted):
+            # z -> z - near -> z - far must agree with z -> z - far, seen directly.
+            if far > near and (z - near, far - near) in pairs:
+                link, _ = _judge(run, z - near, far - near)
+                spacing = grid_spacing_px(run.config.match)
+                trusted[near], trusted[far], cycle_near, cycle_far = reject_cycles(
+                    trusted[near], link, trusted[far], spacing_px=spacing, config=run.config.filter
+                )
+                reasons[near] = reasons[near] | cycle_near
+                reasons[far] = reasons[far] | cycle_far
+    record: Record = {"z": z, "pairs": {}, "bytes_read": 0, "bytes_written": 0}
+    for d, matches in trusted.items():
+        digest = inputs.write_row(open_array(run_uri, f"trusted/{d}"), z, matches)
+        inputs.write_row(open_array(run_uri, f"rejected/{d}"), z, reasons[d])
+        record["pairs"][str(d)] = {
+            "trusted": int(np.isfinite(matches[0]).sum()),
+            "reasons": count_reasons(reasons[d]),
+            "sha256": digest,
+        }
+        record["bytes_read"] += int(matches.nbytes)
+        record["bytes_written"] += int(matches.nbytes + reasons[d].nbytes)
+    return record
+
+
+def _judge(run: Run, z: int, d: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    matches = inputs.read_row(open_array(run.uri, f"matches/{d}"), z)
+    spacing = grid_spacing_px(run.config.match)
+    return reject_outliers(matches, spacing_px=spacing, config=run.config.filter)

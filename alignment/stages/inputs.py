@@ -1,0 +1,108 @@
+"""What several stages read of a run: sections, their valid parts, their coarse places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.runs import Run
+from storage import ledger
+from storage.grid import Box
+from storage.volume import Array, open_array, read, read_region, write_region
+
+Affine = NDArray[np.float64]
+
+
+def read_row(array: Array, z: int) -> NDArray[Any]:
+    """Return what an array of any number of axes holds for section z, without its first axis."""
+    return read_region(array, _row(array, z))[0]
+
+
+def write_row(array: Array, z: int, values: NDArray[Any]) -> str:
+    """Write what an array holds for section z; return its digest."""
+    return write_region(array, _row(array, z), values[np.newaxis])
+
+
+def read_all(array: Array) -> NDArray[Any]:
+    """Return all of an array."""
+    return read_region(array, (slice(None),) * len(array.shape))
+
+
+def write_all(array: Array, values: NDArray[Any]) -> str:
+    """Write all of an array; return its digest."""
+    return write_region(array, (slice(None),) * len(array.shape), values)
+
+
+def _row(array: Array, z: int) -> tuple[slice, ...]:
+    return (slice(z, z + 1), *(slice(None) for _ in array.shape[1:]))
+
+
+def section(run: Run, z: int, mip: int) -> NDArray[np.uint8]:
+    """Return section z of the source at `mip`, (y, x); 0 is no data."""
+    array = open_array(run.uri, f"sections/{mip}")
+    return read(array, Box((z, 0, 0), (z + 1, *array.shape[1:]), mip))[0]
+
+
+def valid(run: Run, z: int, mip: int) -> NDArray[np.bool_]:
+    """Return where section z may be used, at `mip`; a pixel counts only if all of it may."""
+    mask = read_row(open_array(run.uri, "valid"), z)
+    _, ny, nx = run.shape_at(mip)
+    if mip > run.config.masks.mip:
+        area = cv2.resize(mask.astype(np.float32), (nx, ny), interpolation=cv2.INTER_AREA)
+        return area > 0.99
+    return cv2.resize(mask, (nx, ny), interpolation=cv2.INTER_NEAREST) > 0
+
+
+@lru_cache(maxsize=8)
+def missing(run_uri: str) -> frozenset[int]:
+    """Return the sections that have too little tissue to be aligned; the others bridge them."""
+    records = ledger.read_records(run_uri, "masks", "sections")
+    return frozenset(record["z"] for record in records.values() if record["missing"])
+
+
+def present(run: Run) -> list[int]:
+    """Return the sections that can be aligned, in order."""
+    gone = missing(run.uri)
+    return [z for z in range(run.shape[0]) if z not in gone]
+
+
+def pairs(run: Run, neighbours: int) -> list[tuple[int, int]]:
+    """Return (z, d) for each present section and its `neighbours` nearest earlier present ones.
+
+    A missing section is stepped over, so the stack does not fall apart at a gap.
+    """
+    there = present(run)
+    return [
+        (z, z - there[i - k])
+        for i, z in enumerate(there)
+        for k in range(1, neighbours + 1)
+        if i - k >= 0
+    ]
+
+
+def match_pairs(run: Run) -> list[tuple[int, int]]:
+    """Return the pairs (z, d) that the matching stage compares."""
+    return pairs(run, run.config.match.neighbours)
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """The coarse stage's answer: one affine a section, and the canvas they share."""
+
+    matrices: Affine
+    """(nz, 2, 3), px at mip 0: a point of the common frame to its place in the section."""
+    canvas: tuple[int, int]
+    """(y, x) of the common frame and of the aligned volume, px at mip 0."""
+
+
+@lru_cache(maxsize=8)
+def coarse(run_uri: str) -> Coarse:
+    """Return the coarse stage's answer; cached, because it never changes."""
+    matrices = read_all(open_array(run_uri, "coarse"))
+    ny, nx = ledger.read_records(run_uri, "coarse", "solve")["all"]["canvas"]
+    return Coarse(matrices, (ny, nx))

@@ -1,0 +1,15 @@
+"""The order of the stages: the story of a section on its way into the aligned volume."""
+
+ORDER = (
+    "ingest",
+    "masks",
+    "features",
+    "coarse",
+    "match",
+    "filter",
+    "relax",
+    "render",
+    "pyramid",
+    "qc",
+    "publish",
+)

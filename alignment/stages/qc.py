@@ -1,0 +1,267 @@
+"""Stage "qc": how good it is, in numbers and pictures that a person can check."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment import qc
+from alignment.config import commented_yaml
+from alignment.filter import Reason
+from alignment.report import build_report
+from alignment.report_data import (
+    FilterCount,
+    PairRow,
+    ReportData,
+    Reslice,
+    RunFacts,
+    SectionPicture,
+    SectionRow,
+    StageCost,
+    WorstPlace,
+    qc_json,
+    shown_sections,
+)
+from alignment.runs import Run, load
+from alignment.stages import inputs, knowntruth
+from alignment.stages.order import ORDER
+from alignment.stages.units import Pair, Phase, Record, Whole
+from storage import ledger
+from storage.grid import Box
+from storage.store import join, replace_bytes, replace_json
+from storage.volume import create_array, open_array, read
+
+Image = NDArray[np.uint8]
+
+CUTOUT_PX = 160
+RESLICE_HEIGHT_PX = 600
+"""Longest side of the re-slices; wider ones are sampled."""
+
+
+def phases(run: Run) -> Iterator[Phase]:
+    """Yield the pairs first, then the report that sums them up."""
+    side = run.config.qc.chunk_px
+    grid = tuple(n // side for n in inputs.coarse(run.uri).canvas)
+    for path in ("qc/before", "qc/after"):
+        create_array(
+            run.uri,
+            path,
+            shape=(run.shape[0], *grid),
+            chunk=(1, *grid),
+            dtype="float32",
+            fill_value=np.nan,
+            dimension_names=("z", "y", "x"),
+            attributes={"chunk_px": side, "quantity": "Pearson r with the preceding section"},
+        )
+    yield Phase("pairs", [Pair(z, d) for z, d in inputs.pairs(run, 1)], compare_pair)
+    yield Phase("report", [Whole()], write_report, always=True)
+
+
+def compare_pair(unit: Pair, *, run_uri: str) -> Record:
+    """Write the chunk correlations of a section with its predecessor, before and after."""
+    run = load(run_uri)
+    config = run.config.qc
+    record: Record = {"z": unit.z, "bytes_read": 0, "bytes_written": 0}
+    for name, see in (("before", unaligned), ("after", aligned)):
+        moving, fixed = (see(run, z) for z in (unit.z, unit.z - unit.d))
+        chunks = qc.chunk_correlation(
+            moving, fixed, None, config.chunk_px, smoothing_px=config.smoothing_px
+        )
+        record[name] = inputs.write_row(open_array(run_uri, f"qc/{name}"), unit.z, chunks)
+        record["bytes_read"] += int(moving.nbytes + fixed.nbytes)
+        record["bytes_written"] += int(chunks.nbytes)
+    return record
+
+
+def aligned(run: Run, z: int) -> Image:
+    """Return section z of the aligned volume."""
+    array = open_array(run.uri, "aligned/0")
+    return read(array, Box((z, 0, 0), (z + 1, *array.shape[1:]), 0))[0]
+
+
+def unaligned(run: Run, z: int) -> Image:
+    """Return section z as it came, moved by whole px onto the canvas; by the same for every z."""
+    placed = inputs.coarse(run.uri)
+    ny, nx = placed.canvas
+    centre = np.array([(run.shape[1] - 1) / 2, (run.shape[2] - 1) / 2])
+    # Where the sections' centres lie on the canvas, on average.
+    seats = [np.linalg.solve(c[:, :2], centre - c[:, 2]) for c in placed.matrices]
+    y, x = np.rint(centre - np.mean(seats, axis=0)).astype(int)
+    array = open_array(run.uri, "sections/0")
+    return read(array, Box((z, int(y), int(x)), (z + 1, int(y) + ny, int(x) + nx), 0))[0]
+
+
+def write_report(_: Whole, *, run_uri: str) -> Record:
+    """Write ``report.html`` and ``qc.json``; made anew each time, because times are in them."""
+    run = load(run_uri)
+    data = gather(run)
+    replace_bytes(join(run_uri, "report.html"), build_report(data).encode())
+    replace_json(join(run_uri, "qc.json"), qc_json(data))
+    return {}
+
+
+def gather(run: Run) -> ReportData:
+    """Collect what the report shows from the run's folder."""
+    pairs = inputs.pairs(run, 1)
+    before, after = qc.on_common_area(
+        *(tuple(_score(run, name, z, d) for z, d in pairs) for name in ("before", "after"))
+    )
+    residuals = {z: _row(run, f"residuals/{d}", z) for z, d in pairs}
+    side = run.config.qc.chunk_px
+    worst = qc.worst_places(
+        ((score.z, score.chunks) for score in after),
+        run.config.qc.worst_places,
+        spacing_px=side,
+        first_px=(side - 1) / 2,
+        separation_px=CUTOUT_PX,
+        lowest=True,
+    )
+    fixed_of = {score.z: score.fixed_z for score in after}
+    truth = knowntruth.measure(run)
+    return ReportData(
+        facts=_facts(run),
+        chunk_px=side,
+        correlation_before=qc.summarise(np.stack([score.chunks for score in before])),
+        correlation_after=qc.summarise(np.stack([score.chunks for score in after])),
+        residual=qc.residual_summary(np.stack(list(residuals.values()))),
+        pairs=tuple(
+            PairRow(b.z, b.fixed_z, b.summary, a.summary, qc.residual_summary(residuals[b.z]))
+            for b, a in zip(before, after, strict=True)
+        ),
+        sections=_section_rows(run),
+        matches=sum(
+            record["matched"] for record in ledger.read_records(run.uri, "match", "pairs").values()
+        ),
+        filters=_filter_counts(run),
+        pictures=tuple(
+            SectionPicture(score.z, residuals[score.z], _row(run, "fields", score.z), score.chunks)
+            for score in after
+            if score.z in shown_sections(run.shape[0], [place.z for place in worst])
+        ),
+        worst=tuple(
+            _cutouts(run, place, fixed_of[place.z], _score_at(before, place, side))
+            for place in worst
+        ),
+        reslices=(_reslice(run),),
+        stages=_costs(run),
+        truth=truth,
+    )
+
+
+def _score(run: Run, name: str, z: int, d: int) -> qc.PairScore:
+    chunks = _row(run, f"qc/{name}", z)
+    return qc.PairScore(z, z - d, chunks, qc.summarise(chunks))
+
+
+def _row(run: Run, path: str, z: int) -> NDArray[np.float32]:
+    return inputs.read_row(open_array(run.uri, path), z)
+
+
+def _score_at(scores: tuple[qc.PairScore, ...], place: qc.Place, side: int) -> float:
+    chunks = next(score.chunks for score in scores if score.z == place.z)
+    return float(chunks[int(place.y // side), int(place.x // side)])
+
+
+def _facts(run: Run) -> RunFacts:
+    text = commented_yaml(run.config)
+    return RunFacts(
+        title=run.volume_uri.rsplit("/", 1)[-1],
+        source_uri=run.source_uri,
+        volume_uri=run.volume_uri,
+        run_uri=run.uri,
+        shape=(run.shape[0], *inputs.coarse(run.uri).canvas),
+        resolution_nm=run.resolution_nm,
+        config_digest=hashlib.sha256(text.encode()).hexdigest()[:16],
+        versions=run.provenance["libraries"],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        before_is="the sections as they came, laid on the canvas without turning or stretching",
+        config_yaml=text,
+    )
+
+
+def _section_rows(run: Run) -> tuple[SectionRow, ...]:
+    masked = ledger.read_records(run.uri, "masks", "sections")
+    ingested = ledger.read_records(run.uri, "ingest", "sections")
+    placed = ledger.read_records(run.uri, "coarse", "solve")["all"]
+    gone = inputs.missing(run.uri)
+    rows = []
+    for label, record in sorted(masked.items()):
+        z = record["z"]
+        reasons = [
+            f"{name.lower().replace('_', ' ')} {share:.1%}"
+            for name, share in record["defects"].items()
+            if share > 0.001
+        ]
+        if ingested[label]["unreadable"]:
+            reasons.insert(0, ingested[label]["unreadable"])
+        if z in placed["bridged"] and z not in gone:
+            reasons.insert(0, "no believable coarse match; placed between its neighbours")
+        rows.append(
+            SectionRow(
+                z,
+                run.section_names[z],
+                "bridged" if z in gone else "aligned",
+                record["valid_fraction"],
+                ", ".join(reasons),
+                None if z in gone else qc.distortion(_row(run, "fields", z), _spacing(run)),
+            )
+        )
+    return tuple(rows)
+
+
+def _spacing(run: Run) -> int:
+    return run.config.relax.node_spacing_px
+
+
+def _filter_counts(run: Run) -> tuple[FilterCount, ...]:
+    totals = dict.fromkeys((reason.name or "" for reason in Reason), 0)
+    for record in ledger.read_records(run.uri, "filter", "sections").values():
+        for pair in record["pairs"].values():
+            for name, count in pair["reasons"].items():
+                totals[name] += count
+    return tuple(FilterCount(name.lower().replace("_", " "), n) for name, n in totals.items())
+
+
+def _cutouts(run: Run, place: qc.Place, fixed_z: int, before: float) -> WorstPlace:
+    half = CUTOUT_PX // 2
+    ny, nx = inputs.coarse(run.uri).canvas
+    y = int(min(max(place.y - half, 0), max(ny - CUTOUT_PX, 0)))
+    x = int(min(max(place.x - half, 0), max(nx - CUTOUT_PX, 0)))
+    seen = [
+        see(run, z)[y : y + CUTOUT_PX, x : x + CUTOUT_PX]
+        for see in (unaligned, aligned)
+        for z in (place.z, fixed_z)
+    ]
+    return WorstPlace(place.z, fixed_z, place.y, place.x, before, place.value, *seen)
+
+
+def _reslice(run: Run) -> Reslice:
+    """Cut the stack along x through the middle of the canvas."""
+    ny, nx = inputs.coarse(run.uri).canvas
+    at = ny // 2
+    rows = {
+        see: np.stack([see(run, z)[at] for z in range(run.shape[0])])
+        for see in (unaligned, aligned)
+    }
+    shrink = max(1, -(-nx // (2 * RESLICE_HEIGHT_PX)))
+    size = (nx // shrink, run.shape[0])
+    before, after = (
+        np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+        for picture in (rows[unaligned], rows[aligned])
+    )
+    z_nm, _, x_nm = run.resolution_nm
+    return Reslice("xz", at, before, after, (z_nm, x_nm * shrink))
+
+
+def _costs(run: Run) -> tuple[StageCost, ...]:
+    states = (ledger.read_state(run.uri, stage) for stage in ORDER)
+    return tuple(
+        StageCost(s.stage, s.seconds, s.bytes_read, s.bytes_written, s.blocks_done)
+        for s in states
+        if s.blocks_total
+    )

@@ -1,0 +1,100 @@
+"""The form of a run, made from the configuration model, so that the two cannot drift apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from airflow.sdk import Param
+
+from alignment.config import PipelineConfig
+from alignment.errors import ConfigError
+
+URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]+|file:///)[^?#%*\\{}]*$"
+"""A first look, for the form; the allow-list of the connection decides."""
+
+URIS = {
+    "source": "The unaligned sections: a zarr or precomputed volume, a TIFF stack, or images.",
+    "volume": "Where the aligned volume shall be; each run has its own folder below it.",
+}
+
+
+def run_params() -> dict[str, Param]:
+    """Return the parameters of a run: its two URIs, then every setting as ``stage.setting``.
+
+    Types, ranges, choices and help come from the JSON schema of ``PipelineConfig``.
+    """
+    params = {
+        name: Param(
+            type="string", pattern=URI_PATTERN, title=name.capitalize(), description=description
+        )
+        for name, description in URIS.items()
+    }
+    schema = PipelineConfig.model_json_schema()
+    defaults = PipelineConfig().model_dump(mode="json")
+    for stage, values in defaults.items():
+        settings = _inlined(schema["properties"][stage], schema["$defs"])["properties"]
+        for setting, default in values.items():
+            rules = _form_rules(settings[setting])
+            description = rules.pop("description", None)
+            params[f"{stage}.{setting}"] = Param(default, description, section=stage, **rules)
+    return params
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration that flat ``stage.setting`` values mean, without the two URIs.
+
+    :raises ConfigError: if a key is not a parameter of a run; Airflow itself lets it pass
+    """
+    defaults = PipelineConfig().model_dump(mode="json")
+    settings = [f"{stage}.{name}" for stage, part in defaults.items() for name in part]
+    if unknown := [key for key in values if key not in settings and key not in URIS]:
+        raise ConfigError("\n".join(_hint(key, settings) for key in unknown))
+    config: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in URIS:
+            stage, _, setting = key.partition(".")
+            config.setdefault(stage, {})[setting] = value
+    return config
+
+
+def _hint(key: str, settings: list[str]) -> str:
+    inside = [name for name in settings if name.startswith(f"{key}.")]
+    near = get_close_matches(key, [*URIS, *settings], n=1)
+    if inside:
+        hint = f"its settings are parameters of their own: {', '.join(inside)}"
+    elif near:
+        hint = f"did you mean {near[0]!r}?"
+    else:
+        hint = "settings are written like 'match.neighbours'"
+    return f"{key}: no such parameter; {hint}"
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """Return the schema with every ``$ref`` replaced by what it names."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {key: _inlined(value, definitions) for key, value in schema.items() if key != "$ref"}
+    if reference := schema.get("$ref"):
+        return _inlined(definitions[reference.rpartition("/")[2]], definitions) | rest
+    return rest
+
+
+def _form_rules(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema in the words that Airflow's form knows: one level, ``type`` and ``items``.
+
+    The form draws "or null" only as a list of types, and the elements of a fixed-length array only
+    from ``items``; as JSON schema both mean the same as what pydantic writes.
+    """
+    rules = {key: value for key, value in schema.items() if key not in ("default", "anyOf")}
+    choices = [choice for choice in schema.get("anyOf", []) if choice != {"type": "null"}]
+    if choices:
+        (choice,) = choices
+        rules |= choice | {"type": [choice["type"], "null"]}
+    elements = rules.get("prefixItems", [])
+    if elements and all(element == elements[0] for element in elements):
+        rules["items"] = rules.pop("prefixItems")[0]
+    return rules

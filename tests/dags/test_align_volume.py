@@ -1,0 +1,146 @@
+"""The DAG as Airflow parses it, and whole runs of it with stand-ins for the stages."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+import alignment.runs
+import alignment.stages
+from alignment.config import parse_config
+from petalign_airflow.links import ReportLink
+from petalign_airflow.operators import PrepareRunOperator, RunStageOperator
+from storage import ledger
+from storage.ledger import StageState
+from tests.plugins.airflow_home import ROOT
+
+pytestmark = pytest.mark.filterwarnings(  # Airflow's own use of pathspec
+    "ignore:GitWildMatchPattern:DeprecationWarning"
+)
+
+HEAVY = ["alignment.stages", "cv2", "dask", "distributed", "numpy", "scipy", "zarr"]
+
+
+@pytest.fixture(scope="module")
+def dags(airflow_database):
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(ROOT / "dags")
+    assert bag.import_errors == {}
+    return bag.dags
+
+
+@pytest.fixture(scope="module")
+def dag(dags):
+    return dags["align_volume"]
+
+
+def test_the_stages_follow_one_another_in_the_order_of_the_package(dag):
+    order = dag.topological_sort()
+    assert [task.task_id for task in order] == ["prepare", *alignment.stages.ORDER]
+    assert [task.upstream_task_ids for task in order[1:]] == [
+        {task.task_id, "prepare"} for task in order[:-1]
+    ]
+    assert isinstance(order[0], PrepareRunOperator)
+    assert all(
+        isinstance(task, RunStageOperator) and task.stage == task.task_id for task in order[1:]
+    )
+
+
+def test_only_publishing_updates_the_asset(dag):
+    assert [task.task_id for task in dag.tasks if task.outlets] == ["publish"]
+
+
+def test_parsing_the_dag_imports_nothing_heavy():
+    script = (
+        "import runpy, sys\n"
+        "import airflow.sdk\n"
+        "before = set(sys.modules)\n"
+        f"runpy.run_path({str(ROOT / 'dags' / 'align_volume.py')!r})\n"
+        f"print([name for name in {HEAVY} if name in set(sys.modules) - before])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], check=True, capture_output=True, text=True
+    )
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+def test_dag_files_may_not_import_what_computes():
+    probe = "".join(f"import {name}\n" for name in ("alignment.stages", "storage", "numpy", "zarr"))
+    command = [sys.executable, "-m", "ruff", "check", "--output-format=json", "--select=TID251"]
+    command += ["--stdin-filename", str(ROOT / "dags" / "probe.py"), "-"]
+    answer = subprocess.run(command, input=probe, capture_output=True, text=True)
+    found = [fault["message"] for fault in json.loads(answer.stdout)]
+    assert len(found) == 4
+    assert all(": " in message for message in found), "each ban gives its reason"
+
+
+# Whole runs
+
+
+@pytest.fixture
+def conf(tmp_path, connect, scheduler_address):
+    connect(scheduler_address, allowed_uris=[f"file://{tmp_path}"])
+    return {"source": f"file://{tmp_path}/raw.zarr", "volume": f"file://{tmp_path}/out.zarr"}
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """Stand-ins that do what `alignment` promises, at once; return what was called."""
+    called = []
+
+    def prepare(source: str, volume: str, config: dict) -> str:
+        called.append(("prepare", parse_config(config)))
+        return f"{volume}/runs/0123"
+
+    def run(stage: str, run_uri: str) -> None:
+        called.append((stage, run_uri))
+        state = StageState(stage, "done", blocks_done=2, blocks_total=2, heartbeat=time.time())
+        ledger.write_state(run_uri, state)
+
+    monkeypatch.setattr(alignment.runs, "prepare", prepare)
+    monkeypatch.setattr(alignment.stages, "run", run)
+    return called
+
+
+def xcom(run, task_id: str, key: str) -> object:
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        query = XComModel.get_many(run_id=run.run_id, task_ids=task_id, key=key)
+        (entry,) = session.scalars(query).all()
+        return entry.value
+
+
+def asset_events(run) -> list[dict]:
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        query = select(AssetEvent).where(AssetEvent.source_run_id == run.run_id)
+        return [event.extra for event in session.scalars(query)]
+
+
+def test_a_run_passes_through_every_stage_once(dag, conf, stages):
+    run = dag.test(run_conf=conf | {"match.neighbours": 3})
+    assert run.state == "success"
+    assert [name for name, _ in stages] == ["prepare", *alignment.stages.ORDER]
+    assert stages[0][1].match.neighbours == 3
+    run_uri = f"{conf['volume']}/runs/0123"
+    assert {uri for _, uri in stages[1:]} == {run_uri}
+    assert xcom(run, "publish", "return_value") == 2
+    assert xcom(run, "publish", ReportLink().xcom_key) == f"{run_uri}/report.html"
+    assert asset_events(run) == [{"run_uri": run_uri}]
+
+
+def test_a_misspelt_setting_fails_the_run_before_anything_is_started(dag, conf, stages, tmp_path):
+    run = dag.test(run_conf=conf | {"match.neighbors": 3})
+    states = {ti.task_id: (ti.state, ti.try_number) for ti in run.get_task_instances()}
+    assert states["prepare"] == ("failed", 1), "no retry"
+    assert states["ingest"] == ("upstream_failed", 0)
+    assert stages == []
+    assert list(tmp_path.iterdir()) == []
