@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import dask.config
 from distributed import Client, KilledWorker, LocalCluster, as_completed, worker_client
+
+from alignment.worker_environment import WORKER_ENVIRONMENT
 
 __all__ = ["Client", "Outcome", "driver_client", "local_client", "run_blocks"]
 
@@ -71,7 +74,9 @@ def driver_client() -> Iterator[Client]:
 @contextmanager
 def local_client(workers: int, *, memory_limit: str = "auto") -> Iterator[Client]:
     """Start worker processes on this machine, and end them with the block."""
+    settings = {"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}
     with (
+        dask.config.set(settings),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -77,8 +77,8 @@ class MasksConfig(Config):
 class FeaturesConfig(Config):
     """Images that are easier to match: band-pass and local contrast normalisation."""
 
-    mip: Mip = 1
-    """Finest level at which sections are matched."""
+    mip: Mip = 0
+    """Finest level at which sections may be matched."""
     sigma_fine_px: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0
     """Detail below this is noise."""
     sigma_coarse_px: Annotated[float, Field(gt=0.0, le=1024.0)] = 12.0
@@ -143,7 +143,14 @@ class MatchConfig(Config):
         MatchLevel(mip=1, template_px=64, search_radius_px=10, node_spacing_px=16),
     )
     """Coarse to fine: each level centres its search on the answer of the one before."""
-    min_overlap: Fraction = 0.5
+    refine: Annotated[tuple[MatchLevel, ...], Field(max_length=4)] = (
+        MatchLevel(mip=1, template_px=96, search_radius_px=6, node_spacing_px=16),
+        MatchLevel(mip=0, template_px=160, search_radius_px=8, node_spacing_px=32),
+    )
+    """Rounds after the levels, each against sections warped by the smoothed answer before it."""
+    refine_smoothing_nodes: Annotated[float, Field(ge=0.5, le=8.0)] = 1.5
+    """Sigma of the Gaussian that smooths that answer."""
+    min_overlap: Fraction = 0.3
     """Share of a template that must lie on valid tissue of both sections."""
 
     @model_validator(mode="after")
@@ -151,7 +158,20 @@ class MatchConfig(Config):
         mips = [level.mip for level in self.levels]
         if any(coarse < fine for coarse, fine in pairwise(mips)):
             raise ValueError(f"levels must go from coarse to fine, got mips {mips}")
+        finest = self.levels[-1].node_spacing_px << self.levels[-1].mip
+        for level in self.refine:
+            spacing = level.node_spacing_px << level.mip
+            if spacing != finest:
+                raise ValueError(
+                    f"refine has nodes every {spacing} px of mip 0, the last of levels every "
+                    f"{finest} px; they must be equal"
+                )
         return self
+
+    @property
+    def mips(self) -> tuple[int, ...]:
+        """Mips at which sections are compared, ascending."""
+        return tuple(sorted({level.mip for level in (*self.levels, *self.refine)}))
 
 
 class FilterConfig(Config):
@@ -180,7 +200,7 @@ class RelaxConfig(Config):
 
     node_spacing_px: Annotated[int, Field(ge=4, le=4096)] = 32
     """Distance of the mesh's nodes, px at mip 0."""
-    stiffness: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
+    stiffness: Annotated[float, Field(gt=0.0, le=1e6)] = 0.3
     """Elastic energy against the matches; higher keeps sections stiffer."""
     poisson_ratio: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.25
     """Of the elastic sheet."""
@@ -210,6 +230,8 @@ class QcConfig(Config):
 
     chunk_px: Px = 64
     """Side of the chunks whose Pearson correlation is taken between neighbours, at mip 0."""
+    smoothing_px: Annotated[float, Field(ge=0.0, le=16.0)] = 1.5
+    """Sigma of the Gaussian before it: takes out pixel noise, which a blurring renderer hides."""
     worst_places: Annotated[int, Field(ge=0, le=100)] = 10
     """Cut-outs before and after in the report."""
 
@@ -229,10 +251,10 @@ class PipelineConfig(Config):
 
     @model_validator(mode="after")
     def _mips_agree(self) -> Self:
-        coarser = [lv.mip for lv in self.match.levels if lv.mip < self.features.mip]
+        coarser = [mip for mip in self.match.mips if mip < self.features.mip]
         if coarser:
             raise ValueError(
-                f"match.levels uses mip {coarser[0]}, finer than features.mip={self.features.mip}; "
+                f"match uses mip {coarser[0]}, finer than features.mip={self.features.mip}; "
                 "lower features.mip or raise the level's mip"
             )
         return self
@@ -279,7 +301,7 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
         if isinstance(part, int):
             continue
         annotation = model.model_fields[part].annotation
-        model = MatchLevel if part == "levels" else annotation  # type: ignore[assignment]
+        model = MatchLevel if part in ("levels", "refine") else annotation  # type: ignore[assignment]
     return sorted(model.model_fields)
 
 

@@ -114,7 +114,12 @@ def missing_pixels(image: Image, *, area_px: int = MISSING_AREA_PX) -> NDArray[n
 
 
 def chunk_correlation(
-    a: Image, b: Image, valid: NDArray[Any] | None, chunk_px: int
+    a: Image,
+    b: Image,
+    valid: NDArray[Any] | None,
+    chunk_px: int,
+    *,
+    smoothing_px: float = 0.0,
 ) -> NDArray[np.float32]:
     """Pearson correlation of two images in chunks that do not overlap.
 
@@ -126,6 +131,10 @@ def chunk_correlation(
         True (1) where tissue may be used, in both.
     chunk_px : int
         Side of the chunks; incomplete ones at the far edges are left out.
+    smoothing_px : float
+        Sigma of a Gaussian that both images pass first. Pixel noise is independent between
+        sections, so a renderer that blurs raises the plain correlation; smoothed, sharp and
+        blurred renderings of one alignment score alike.
 
     Returns
     -------
@@ -153,10 +162,20 @@ def chunk_correlation(
         bad |= np.logical_not(valid)
     elif valid is not None:
         raise ShapeError(f"valid {valid.shape} must have the images' shape {a.shape}, px (y, x)")
-    return _correlate(a, b, bad, chunk_px)
+    return _correlate(a, b, bad, chunk_px, smoothing_px)
 
 
-def _correlate(a: Image, b: Image, bad: NDArray[np.bool_], chunk_px: int) -> Map:
+def _smoothed(image: Image, sigma_px: float) -> NDArray[np.float32]:
+    """Blur the known pixels; what is missing neither darkens its neighbours nor is filled."""
+    known = (~missing_pixels(image)).astype(np.float32)
+    weight = cv2.GaussianBlur(known, (0, 0), sigma_px)
+    total = cv2.GaussianBlur(image * known, (0, 0), sigma_px)
+    return np.asarray(total / np.maximum(weight, 1e-6), np.float32)
+
+
+def _correlate(
+    a: Image, b: Image, bad: NDArray[np.bool_], chunk_px: int, smoothing_px: float
+) -> Map:
     if a.shape != b.shape or a.ndim != 2:
         raise ShapeError(
             f"the sections must be (y, x) images of one shape, got {a.shape} and {b.shape}; "
@@ -164,12 +183,15 @@ def _correlate(a: Image, b: Image, bad: NDArray[np.bool_], chunk_px: int) -> Map
         )
     if chunk_px < 2:
         raise ConfigError(f"qc.chunk_px={chunk_px}: a chunk needs at least 2 x 2 px")
+    first, second = (
+        (_smoothed(image, smoothing_px) if smoothing_px > 0 else image) for image in (a, b)
+    )
     c = chunk_px
     cy, cx = a.shape[0] // c, a.shape[1] // c
     result = np.full((cy, cx), np.nan, np.float32)
     for i in range(cy):  # one row of chunks at a time bounds the memory of large sections
         rows = slice(i * c, (i + 1) * c), slice(0, cx * c)
-        s, t = (image[rows].reshape(c, cx, c).astype(np.float64) for image in (a, b))
+        s, t = (image[rows].reshape(c, cx, c).astype(np.float64) for image in (first, second))
         s -= s.mean(axis=(0, 2), keepdims=True)
         t -= t.mean(axis=(0, 2), keepdims=True)
         norm = np.sqrt(np.einsum("ijk,ijk->j", s, s) * np.einsum("ijk,ijk->j", t, t))
@@ -224,6 +246,7 @@ def score_stack(
     missing: Collection[int] = (),
     *,
     read_valid: Callable[[int], NDArray[Any]] | None = None,
+    smoothing_px: float = 0.0,
 ) -> tuple[PairScore, ...]:
     """Chunk correlations of every section with its nearest good predecessor.
 
@@ -240,6 +263,8 @@ def score_stack(
         Sections that are skipped: their successor is compared with their predecessor.
     read_valid : callable, optional
         z to an array (y, x), True (1) where its tissue may be used.
+    smoothing_px : float
+        See `chunk_correlation`.
 
     Returns
     -------
@@ -262,7 +287,7 @@ def score_stack(
                 f"sections {fixed_z} and {z} must have one shape, got {before.shape} and "
                 f"{image.shape}, px (y, x); pad both to the common frame first"
             )
-        chunks = _correlate(image, before, bad | bad_before, chunk_px)
+        chunks = _correlate(image, before, bad | bad_before, chunk_px, smoothing_px)
         scores.append(PairScore(z, fixed_z, chunks, summarise(chunks)))
     return tuple(scores)
 

@@ -42,9 +42,7 @@ class Run:
     def section_mips(self) -> int:
         """Levels of the sections' pyramid: as many as the stages or a viewer need."""
         config = self.config
-        needed = max(
-            config.masks.mip, config.coarse.mip, *(level.mip for level in config.match.levels)
-        )
+        needed = max(config.masks.mip, config.coarse.mip, *config.match.mips)
         return max(needed + 1, pyramid_levels(self.shape))
 
     @property

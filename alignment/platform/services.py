@@ -21,6 +21,7 @@ from alignment.platform.environment import s3_environment, without_proxy
 from alignment.platform.errors import PlatformError
 from alignment.platform.health import expect_airflow, expect_workers
 from alignment.platform.state import Home
+from alignment.worker_environment import WORKER_ENVIRONMENT
 
 Probe = Callable[[float], None]
 """Given when the process was started (s since 1970): returns if it is ready, else raises."""
@@ -153,21 +154,7 @@ def _airflow_services(
 
 
 def _dask(home: Home, config: PlatformConfig, credentials: Credentials) -> list[Service]:
-    environment = (
-        _base_environment(home)
-        | s3_environment(config, credentials)
-        # One thread a worker: the cores are shared by workers, not by threads of libraries.
-        | dict.fromkeys(
-            (
-                "OMP_NUM_THREADS",
-                "OPENBLAS_NUM_THREADS",
-                "MKL_NUM_THREADS",
-                "NUMBA_NUM_THREADS",
-                "OPENCV_FOR_THREADS_NUM",
-            ),
-            "1",
-        )
-    )
+    environment = _base_environment(home) | s3_environment(config, credentials) | WORKER_ENVIRONMENT
     scheduler = (
         "scheduler",
         "--host=127.0.0.1",

@@ -16,7 +16,7 @@ from storage.volume import create_array, open_array
 
 def phases(run: Run) -> Iterator[Phase]:
     """Yield one phase a level, over the sections that can be aligned."""
-    for mip in sorted({level.mip for level in run.config.match.levels}):
+    for mip in run.config.match.mips:
         shape = run.shape_at(mip)
         create_array(
             run.uri,

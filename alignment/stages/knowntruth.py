@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignment import report_data
 from alignment.qc import residual_summary
@@ -54,14 +55,20 @@ def measure(run: Run) -> report_data.Truth | None:
     before = neighbour_residuals(truth, *identity_alignment(truth))
     return report_data.Truth(
         "the phantom's own misalignment",
-        residual_summary(_together(after)),
+        residual_summary(_adjacent(after)),
         tuple(
             report_data.TruthRow(z, fixed, residual_summary(distances))
             for (z, fixed), distances in zip(after.pairs, after.distance_px, strict=True)
         ),
-        residual_summary(_together(before)),
+        residual_summary(_adjacent(before)),
     )
 
 
-def _together(residuals: Residuals) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    return np.concatenate([np.empty(0, np.float32), *residuals.distance_px])
+def _adjacent(residuals: Residuals) -> NDArray[np.float32]:
+    """Return the distances of neighbouring sections; a pair across a missing one stands alone."""
+    found = [
+        distances
+        for (z, fixed), distances in zip(residuals.pairs, residuals.distance_px, strict=True)
+        if z - fixed == 1
+    ]
+    return np.concatenate([np.empty(0, np.float32), *found])

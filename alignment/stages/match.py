@@ -1,31 +1,51 @@
-"""Stage "match": where the tissue of each section lies in its neighbours, node by node."""
+"""Stage "match": where the tissue of each section lies in its neighbours, node by node.
+
+A first round searches coarse to fine; each further one looks again, with larger templates, at
+sections warped by the smoothed answer of the round before.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
+from alignment.config import MatchConfig
 from alignment.fields import affine_to_mip
 from alignment.match import CHANNELS, Patch, grid_shape, grid_spacing_px, halo_px, match_block
+from alignment.rematch import add_guide, pull, reach_nodes, smooth_guide
 from alignment.render import warp_affine
 from alignment.runs import Run, load
 from alignment.stages import inputs
 from alignment.stages.units import NodeBlock, Phase, Record
-from storage.volume import create_array, open_array, write_region
+from storage.volume import create_array, open_array, read_region, write_region
 
 BLOCK_NODES = 64
 """Side of a block of nodes: one object of `matches/`, one task of a few seconds."""
 
 
 def phases(run: Run) -> Iterator[Phase]:
-    """Yield one phase over blocks of nodes of all pairs."""
+    """Yield one phase a round, over blocks of nodes of all pairs."""
+    for k in range(len(run.config.match.refine) + 1):
+        work = partial(refine, k=k) if k else search
+        yield Phase(f"round{k}", _blocks(run, round_path(run.config.match, k)), work)
+
+
+def round_path(config: MatchConfig, k: int) -> str:
+    """Return where round k writes: `matches` for the last, `rounds/k` for those before."""
+    return "matches" if k == len(config.refine) else f"rounds/{k}"
+
+
+def _blocks(run: Run, path: str) -> list[NodeBlock]:
+    """Create the arrays of a round, one for each distance d, and return its units."""
     ny, nx = grid_shape(inputs.coarse(run.uri).canvas, run.config.match)
     pairs = inputs.match_pairs(run)
     for d in sorted({d for _, d in pairs}):
         create_array(
             run.uri,
-            f"matches/{d}",
+            f"{path}/{d}",
             shape=(run.shape[0], len(CHANNELS), ny, nx),
             chunk=(1, len(CHANNELS), min(BLOCK_NODES, ny), min(BLOCK_NODES, nx)),
             dtype="float32",
@@ -37,61 +57,95 @@ def phases(run: Run) -> Iterator[Phase]:
                 "unit": "px at mip 0",
             },
         )
-    units = [
+    return [
         NodeBlock(z, d, i, j, min(i + BLOCK_NODES, ny), min(j + BLOCK_NODES, nx))
         for z, d in pairs
         for i in range(0, ny, BLOCK_NODES)
         for j in range(0, nx, BLOCK_NODES)
     ]
-    yield Phase("pairs", units, match_nodes)
 
 
-def match_nodes(unit: NodeBlock, *, run_uri: str) -> Record:
-    """Match one block of nodes of one pair."""
+def search(unit: NodeBlock, *, run_uri: str) -> Record:
+    """Match one block of nodes of one pair, coarse to fine."""
     run = load(run_uri)
     config = run.config.match
     fixed, moving = (
-        {level.mip: patch(run, z, level.mip, unit) for level in config.levels}
+        {level.mip: _patch(run, z, level.mip, unit, config) for level in config.levels}
         for z in (unit.z - unit.d, unit.z)
     )
-    matches = match_block(
-        fixed,
-        moving,
-        ((unit.i0, unit.j0), (unit.i1, unit.j1)),
-        grid_shape(inputs.coarse(run_uri).canvas, config),
-        config,
-    )
+    matches = match_block(fixed, moving, _box(unit), _grid(run), config)
+    return _write(run, round_path(config, 0), unit, matches, [*fixed.values(), *moving.values()])
+
+
+def refine(unit: NodeBlock, *, run_uri: str, k: int) -> Record:
+    """Match one block again, against the fixed section as round k - 1 warps it."""
+    run = load(run_uri)
+    config = run.config.match
+    level = config.refine[k - 1]
+    once = config.model_copy(update={"levels": (level,), "refine": ()})
+    guide, first_node = _guide(run, unit, round_path(config, k - 1))
+    spacing, mip = grid_spacing_px(config), level.mip
+    reach = int(np.abs(guide).max(initial=0)) + 1
+    fixed = _patch(run, unit.z - unit.d, mip, unit, once, margin_px=reach)
+    moving = _patch(run, unit.z, mip, unit, once)
+    pulled = pull(fixed, guide, first_node, spacing)
+    matches = match_block({mip: pulled}, {mip: moving}, _box(unit), _grid(run), once)
+    whole = add_guide(matches, guide, (unit.i0, unit.j0), first_node, spacing)
+    return _write(run, round_path(config, k), unit, whole, [fixed, moving])
+
+
+def _guide(run: Run, unit: NodeBlock, path: str) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    """Return the smoothed answer of a round around a block, and its first node."""
+    sigma = run.config.match.refine_smoothing_nodes
+    reach = reach_nodes(sigma)
+    ny, nx = _grid(run)
+    i0, j0 = max(unit.i0 - reach, 0), max(unit.j0 - reach, 0)
+    place = np.s_[
+        unit.z : unit.z + 1, :, i0 : min(unit.i1 + reach, ny), j0 : min(unit.j1 + reach, nx)
+    ]
+    found = read_region(open_array(run.uri, f"{path}/{unit.d}"), place)[0]
+    return smooth_guide(found, sigma), (i0, j0)
+
+
+def _grid(run: Run) -> tuple[int, int]:
+    return grid_shape(inputs.coarse(run.uri).canvas, run.config.match)
+
+
+def _box(unit: NodeBlock) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (unit.i0, unit.j0), (unit.i1, unit.j1)
+
+
+def _write(
+    run: Run, path: str, unit: NodeBlock, matches: NDArray[np.float32], read: list[Patch]
+) -> Record:
     place = np.s_[unit.z : unit.z + 1, :, unit.i0 : unit.i1, unit.j0 : unit.j1]
-    digest = write_region(open_array(run_uri, f"matches/{unit.d}"), place, matches[np.newaxis])
     return {
         "matched": int(np.isfinite(matches[0]).sum()),
         "nodes": int(matches[0].size),
-        "sha256": digest,
-        "bytes_read": sum(p.features.nbytes for p in (*fixed.values(), *moving.values())),
+        "sha256": write_region(open_array(run.uri, f"{path}/{unit.d}"), place, matches[np.newaxis]),
+        "bytes_read": sum(patch.features.nbytes for patch in read),
         "bytes_written": int(matches.nbytes),
     }
 
 
-def patch(run: Run, z: int, mip: int, unit: NodeBlock) -> Patch:
+def _patch(
+    run: Run, z: int, mip: int, unit: NodeBlock, config: MatchConfig, *, margin_px: int = 0
+) -> Patch:
     """Return the part of a section's features around a block of nodes, in the common frame."""
-    config = run.config.match
-    spacing, halo, scale = grid_spacing_px(config), halo_px(config), 2**mip
+    spacing, halo, scale = grid_spacing_px(config), halo_px(config) + margin_px, 2**mip
     placed = inputs.coarse(run.uri)
-    start, shape = [], []
-    for first, last, side in zip(
-        (unit.i0, unit.j0), (unit.i1, unit.j1), placed.canvas, strict=True
-    ):
-        low = (first * spacing - halo) // scale
-        high = -((-min((last - 1) * spacing, side) - halo) // scale)
-        start.append(low)
-        shape.append(high - low + 1)
+    ends = ((unit.i0, unit.i1), (unit.j0, unit.j1))
+    low = [(first * spacing - halo) // scale for first, _ in ends]
+    high = [
+        -((-min((last - 1) * spacing, side) - halo) // scale)
+        for (_, last), side in zip(ends, placed.canvas, strict=True)
+    ]
+    start_yx = (low[0], low[1])
+    shape_yx = (high[0] - low[0] + 1, high[1] - low[1] + 1)
     matrix = affine_to_mip(placed.matrices[z], mip)
-    features = inputs.read_row(open_array(run.uri, f"features/{mip}"), z)
-    valid = inputs.valid(run, z, mip)
-    where = {"start_yx": (start[0], start[1]), "shape_yx": (shape[0], shape[1])}
-    warped = warp_affine(
-        features.astype(np.float32), (0, 0), matrix, interpolation="cubic", **where
-    )
-    covered = warp_affine(valid.astype(np.float32), (0, 0), matrix, interpolation="linear", **where)
+    features = inputs.read_row(open_array(run.uri, f"features/{mip}"), z).astype(np.float32)
+    valid = inputs.valid(run, z, mip).astype(np.float32)
+    warped = warp_affine(features, (0, 0), matrix, start_yx, shape_yx, "cubic")
+    covered = warp_affine(valid, (0, 0), matrix, start_yx, shape_yx, "linear")
     seen = covered > 0.99
-    return Patch(np.where(seen, warped, np.float32(0)), seen, (start[0], start[1]), mip)
+    return Patch(np.where(seen, warped, np.float32(0)), seen, start_yx, mip)

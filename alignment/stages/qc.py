@@ -78,22 +78,30 @@ def compare_pair(unit: Pair, *, run_uri: str) -> Record:
     return record
 
 
-def aligned(run: Run, z: int) -> Image:
-    """Return section z of the aligned volume."""
-    array = open_array(run.uri, "aligned/0")
-    return read(array, Box((z, 0, 0), (z + 1, *array.shape[1:]), 0))[0]
+def aligned(
+    run: Run, z: int, start_yx: tuple[int, int] = (0, 0), shape_yx: tuple[int, int] | None = None
+) -> Image:
+    """Return a part of section z of the aligned volume; all of it without `shape_yx`."""
+    return _read(run, "aligned/0", z, start_yx, shape_yx)
 
 
-def unaligned(run: Run, z: int) -> Image:
-    """Return section z as it came, moved by whole px onto the canvas; by the same for every z."""
+def unaligned(
+    run: Run, z: int, start_yx: tuple[int, int] = (0, 0), shape_yx: tuple[int, int] | None = None
+) -> Image:
+    """Return a part of section z as it came, moved by whole px onto the canvas, all z alike."""
     placed = inputs.coarse(run.uri)
-    ny, nx = placed.canvas
-    centre = np.array([(run.shape[1] - 1) / 2, (run.shape[2] - 1) / 2])
+    centre = (np.array(run.section_yx) - 1) / 2
     # Where the sections' centres lie on the canvas, on average.
     seats = [np.linalg.solve(c[:, :2], centre - c[:, 2]) for c in placed.matrices]
     y, x = np.rint(centre - np.mean(seats, axis=0)).astype(int)
-    array = open_array(run.uri, "sections/0")
-    return read(array, Box((z, int(y), int(x)), (z + 1, int(y) + ny, int(x) + nx), 0))[0]
+    return _read(run, "sections/0", z, (start_yx[0] + int(y), start_yx[1] + int(x)), shape_yx)
+
+
+def _read(
+    run: Run, path: str, z: int, start_yx: tuple[int, int], shape_yx: tuple[int, int] | None
+) -> Image:
+    (y, x), (ny, nx) = start_yx, shape_yx or inputs.coarse(run.uri).canvas
+    return read(open_array(run.uri, path), Box((z, y, x), (z + 1, y + ny, x + nx), 0))[0]
 
 
 def write_report(_: Whole, *, run_uri: str) -> Record:
@@ -123,6 +131,7 @@ def gather(run: Run) -> ReportData:
     )
     fixed_of = {score.z: score.fixed_z for score in after}
     truth = knowntruth.measure(run)
+    last_round = f"round{len(run.config.match.refine)}"
     return ReportData(
         facts=_facts(run),
         chunk_px=side,
@@ -135,7 +144,8 @@ def gather(run: Run) -> ReportData:
         ),
         sections=_section_rows(run),
         matches=sum(
-            record["matched"] for record in ledger.read_records(run.uri, "match", "pairs").values()
+            record["matched"]
+            for record in ledger.read_records(run.uri, "match", last_round).values()
         ),
         filters=_filter_counts(run),
         pictures=tuple(
@@ -233,7 +243,7 @@ def _cutouts(run: Run, place: qc.Place, fixed_z: int, before: float) -> WorstPla
     y = int(min(max(place.y - half, 0), max(ny - CUTOUT_PX, 0)))
     x = int(min(max(place.x - half, 0), max(nx - CUTOUT_PX, 0)))
     seen = [
-        see(run, z)[y : y + CUTOUT_PX, x : x + CUTOUT_PX]
+        see(run, z, (y, x), (CUTOUT_PX, CUTOUT_PX))
         for see in (unaligned, aligned)
         for z in (place.z, fixed_z)
     ]
@@ -245,7 +255,7 @@ def _reslice(run: Run) -> Reslice:
     ny, nx = inputs.coarse(run.uri).canvas
     at = ny // 2
     rows = {
-        see: np.stack([see(run, z)[at] for z in range(run.shape[0])])
+        see: np.concatenate([see(run, z, (at, 0), (1, nx)) for z in range(run.shape[0])])
         for see in (unaligned, aligned)
     }
     shrink = max(1, -(-nx // (2 * RESLICE_HEIGHT_PX)))

@@ -319,3 +319,27 @@ def test_a_peers_own_result_scores_as_it_was_measured():
     assert overall.mean == pytest.approx(0.536, abs=0.03)
     assert overall.p5 == pytest.approx(0.306, abs=0.03)
     assert all(0.5 < score.summary.mean < 0.57 for score in scores)
+
+
+def test_smoothing_scores_a_sharp_and_a_blurred_rendering_alike():
+    rng = np.random.default_rng(4)
+    structure = ndi.gaussian_filter(rng.normal(0, 160, (256, 256)), 4) * 3
+    a, b = (structure + rng.normal(0, 25, structure.shape) + 128 for _ in range(2))
+    sharp = [np.clip(image, 1, 255).astype(np.uint8) for image in (a, b)]
+    blurred = [ndi.gaussian_filter(image, 0.8) for image in sharp]
+    plain = [qc.chunk_correlation(*pair, None, 64).mean() for pair in (sharp, blurred)]
+    smooth = [
+        qc.chunk_correlation(*pair, None, 64, smoothing_px=1.5).mean() for pair in (sharp, blurred)
+    ]
+    assert plain[1] - plain[0] > 0.05
+    assert abs(smooth[1] - smooth[0]) < 0.02
+
+
+def test_smoothing_does_not_bleed_missing_pixels_into_their_neighbours():
+    a, b = tissue((128, 128), seed=1), tissue((128, 128), seed=2)
+    holed = a.copy()
+    holed[:, :32] = 0
+    whole = qc.chunk_correlation(a, b, None, 32, smoothing_px=1.5)
+    found = qc.chunk_correlation(holed, b, None, 32, smoothing_px=1.5)
+    assert np.isnan(found[:, 0]).all()
+    np.testing.assert_allclose(found[:, 1:], whole[:, 1:], atol=0.05)

@@ -1,0 +1,129 @@
+"""What a run would read, write and need, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import ceil, prod
+from typing import Any
+
+from alignment.config import PipelineConfig
+from alignment.errors import ConfigError
+from alignment.runs import DEFAULT_RESOLUTION_NM, pyramid_levels
+from storage.grid import ZYX
+from storage.sections import open_source
+
+MAX_UNITS_PER_STAGE = 100_000
+"""A Dask graph beyond this stalls its scheduler; slabs of sections come first."""
+CORE_S_PER_MPX = {
+    "ingest": 0.03,
+    "masks": 0.03,
+    "features": 0.06,
+    "coarse": 0.25,
+    "match": 0.8,
+    "filter": 0.02,
+    "relax": 0.3,
+    "render": 0.15,
+    "pyramid": 0.02,
+    "qc": 0.15,
+}
+"""Core-seconds per million source pixels, measured on the 24 x 1024 x 1024 sample, two cores."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of the plan; counts of units and objects, bytes uncompressed."""
+
+    stage: str
+    units: int
+    objects: int
+    bytes_written: int
+    core_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole plan; `as_dict` is what ``petalign plan --json`` prints."""
+
+    source: str
+    shape: ZYX
+    resolution_nm: tuple[float, ...]
+    stages: tuple[StagePlan, ...]
+    peak_bytes_per_worker: int
+
+    @property
+    def core_s(self) -> float:
+        """Core-seconds of all stages."""
+        return sum(stage.core_s for stage in self.stages)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**asdict(self), "core_s": self.core_s}
+
+
+def plan(source: str, config: PipelineConfig) -> Plan:
+    """Count the units, objects and bytes of a run over `source`.
+
+    The canvas is taken as the largest section; a rotated stack's is larger.
+
+    Raises
+    ------
+    ConfigError
+        If a stage would have more units than one Dask graph can hold.
+    """
+    opened = open_source(source)
+    nz, ny, nx = opened.shape
+    voxels = nz * ny * nx
+    layout = config.volume
+
+    def at(mip: int) -> int:
+        return nz * ceil(ny / 2**mip) * ceil(nx / 2**mip)
+
+    levels = pyramid_levels(opened.shape)
+    per_section = sum(
+        ceil(ceil(ny / 2**k) / layout.section_shard_px)
+        * ceil(ceil(nx / 2**k) / layout.section_shard_px)
+        for k in range(levels)
+    )
+    shards = prod(ceil(n / s) for n, s in zip(opened.shape, layout.aligned_shard, strict=True))
+    match = config.match
+    finest = match.levels[-1]
+    spacing = finest.node_spacing_px * 2**finest.mip
+    nodes = ceil(ny / spacing) * ceil(nx / spacing)
+    blocks = ceil(ny / spacing / 64) * ceil(nx / spacing / 64)
+    mesh_nodes = ceil(ny / config.relax.node_spacing_px) * ceil(nx / config.relax.node_spacing_px)
+    mips = match.mips
+    counts = {
+        "ingest": (nz, nz * per_section, sum(at(k) for k in range(levels))),
+        "masks": (nz, 2 * nz, 2 * at(config.masks.mip)),
+        "features": (nz * len(mips), nz * len(mips), 2 * sum(at(k) for k in mips)),
+        "coarse": (nz * config.coarse.neighbours + 1, 1, nz * 48),
+        "match": (
+            nz * match.neighbours * blocks,
+            nz * match.neighbours * blocks,
+            nz * match.neighbours * nodes * 36,
+        ),
+        "filter": (nz, 2 * nz * match.neighbours, nz * match.neighbours * nodes * 37),
+        "relax": (1, 2 * nz, nz * mesh_nodes * 12),
+        "render": (shards, shards, voxels),
+        "pyramid": (
+            sum(ceil(shards / 4**k) for k in range(1, levels)),
+            sum(ceil(shards / 4**k) for k in range(1, levels)),
+            sum(at(k) for k in range(1, levels)),
+        ),
+        "qc": (nz + 1, 2 * nz + 2, 2 * at(6) * 4),
+    }
+    stages = tuple(
+        StagePlan(stage, *count, round(CORE_S_PER_MPX[stage] * voxels / 1e6, 1))
+        for stage, count in counts.items()
+    )
+    for stage in stages:
+        if stage.units > MAX_UNITS_PER_STAGE:
+            raise ConfigError(
+                f"stage {stage.stage!r} would have {stage.units:,} units; one Dask graph holds "
+                f"{MAX_UNITS_PER_STAGE:,}. Raise volume.section_shard_px, volume.aligned_shard or "
+                "match.levels[-1].node_spacing_px, or align the volume in parts along z."
+            )
+    # A renderer holds its shard and one section's part; relaxing holds the whole mesh's system.
+    peak = max(2 * prod(layout.aligned_shard), 6 * ny * nx, nz * mesh_nodes * 2 * 1200)
+    resolution = config.volume.resolution_nm or opened.resolution_nm or DEFAULT_RESOLUTION_NM
+    return Plan(source, opened.shape, resolution, stages, peak)

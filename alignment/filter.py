@@ -1,0 +1,290 @@
+"""Which matches are believed: everything else becomes NaN, each with its reason.
+
+Matches are float32 (9, ny, nx), see `match.CHANNELS`; displacements are px at mip 0. The filters
+run in the order of the flags of `Reason`: first those that look at a match alone, then, on what is
+left, those that compare it with its neighbours in the section, last the one that compares sections.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from alignment.bilinear import grid_points, interpolation
+from alignment.config import FilterConfig
+from alignment.errors import ShapeError
+from alignment.match import CHANNELS, local_median
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+_RADIUS = 2  # nodes; wrong matches of overlapping templates come in clumps, 5 x 5 outvotes them
+_AROUND = ((0, 1), (1, 0), (1, 1), (1, -1))  # half of the 8 neighbours; the other half mirrors it
+
+
+class Reason(IntFlag):
+    """Why a match is not believed; a match can have several reasons. 0: believed, or no match."""
+
+    SCORE = 1
+    PEAK_RATIO = 2
+    PEAK_MARGIN = 4
+    CURVATURE = 8
+    MEDIAN = 16
+    STRAIN = 32
+    COMPONENT = 64
+    CYCLE = 128
+
+
+def reject_outliers(
+    matches: Floats, *, spacing_px: int, config: FilterConfig
+) -> tuple[Floats, NDArray[np.uint8]]:
+    """Reject the matches of one pair of sections that are weak, ambiguous or out of line.
+
+    In this order:
+
+    1. `SCORE`, `PEAK_RATIO`, `PEAK_MARGIN`, `CURVATURE`: a channel beyond its limit. A match is
+       tested for all four.
+    2. `MEDIAN`: too far from the median of the other matches of its 5 x 5 nodes, by component.
+    3. `STRAIN`: out of step with more than half of its (up to 8) neighbours, that is, displaced
+       against them by more than `max_strain` times their distance.
+    4. `COMPONENT`: in an island of fewer than `min_component_nodes`, islands being the nodes that
+       are linked through neighbours in step with each other.
+
+    Unknown and rejected neighbours are left out of every comparison, never taken for 0. A match
+    without any neighbour passes 2 and 3, and falls to 4.
+
+    Parameters
+    ----------
+    matches : float32 ndarray of shape (len(CHANNELS), ny, nx)
+        As `match.match_block` gives them for all nodes of the pair.
+    spacing_px : int
+        Distance of the nodes, px at mip 0.
+    config : FilterConfig
+        The limits.
+
+    Returns
+    -------
+    trusted : float32 ndarray of shape (len(CHANNELS), ny, nx)
+        The matches, NaN in all channels where rejected.
+    reasons : uint8 ndarray of shape (ny, nx)
+        `Reason` flags.
+
+    Raises
+    ------
+    ShapeError
+        If `matches` has another number of channels.
+    """
+    _check(matches, "matches")
+    matched = ~np.isnan(matches[0])
+    channel = dict(zip(CHANNELS, matches, strict=True))
+    with np.errstate(invalid="ignore"):
+        weak = {
+            Reason.SCORE: channel["score"] < config.min_score,
+            Reason.PEAK_RATIO: channel["peak_ratio"] < config.min_peak_ratio,
+            Reason.PEAK_MARGIN: channel["peak_margin"] < config.min_peak_margin,
+            Reason.CURVATURE: channel["curvature_ratio"] > config.max_curvature_ratio,
+        }
+    reasons = np.zeros(matched.shape, np.uint8)
+    for reason, nodes in weak.items():
+        _flag(reasons, matched & nodes, reason)
+
+    shift = _where(matched & (reasons == 0), matches[:2])
+    _flag(reasons, _far_from_median(shift, config.max_median_deviation_px), Reason.MEDIAN)
+    shift = _where(reasons == 0, shift)
+    _flag(reasons, _out_of_step(shift, spacing_px * config.max_strain), Reason.STRAIN)
+    shift = _where(reasons == 0, shift)
+    small = _component_sizes(shift, spacing_px * config.max_strain) < config.min_component_nodes
+    _flag(reasons, small & ~np.isnan(shift[0]), Reason.COMPONENT)
+    return _where(reasons == 0, matches), reasons
+
+
+def reject_cycles(
+    near: Floats, link: Floats, far: Floats, *, spacing_px: int, config: FilterConfig
+) -> tuple[Floats, Floats, NDArray[np.uint8], NDArray[np.uint8]]:
+    """Reject matches of a section that its two ways to an earlier section contradict.
+
+    `near` leads from section z to a nearer one and `link` from there to a farther one; `far` leads
+    from z to the farther one directly. Where ``near(p) + link(p + near(p))`` is further than
+    `max_cycle_px` from ``far(p)``, at least one of the three is wrong. Each is in turn replaced by
+    the median of its neighbours (5 x 5 nodes, itself left out): the one whose replacement closes
+    the cycle best, to within `max_cycle_px`, is to blame. If none closes it, the wrong match has
+    wrong neighbours, and the least certain of the three, by its covariance, is blamed.
+
+    The link is never rejected here, even if it is to blame. It is judged as `near` or `far` of its
+    own section, with other witnesses, so that sections can be judged one by one, in any order.
+
+    Parameters
+    ----------
+    near, link, far : float32 ndarray of shape (len(CHANNELS), ny, nx)
+        Trusted matches z to z - a, z - a to z - b, and z to z - b, at the same nodes; NaN where
+        there is none. Where one of the three is missing there is no cycle and nothing is rejected.
+    spacing_px : int
+        Distance of the nodes, px at mip 0.
+    config : FilterConfig
+        `max_cycle_px`.
+
+    Returns
+    -------
+    near, far : float32 ndarray of shape (len(CHANNELS), ny, nx)
+        The matches, NaN in all channels where rejected.
+    near_reasons, far_reasons : uint8 ndarray of shape (ny, nx)
+        `Reason.CYCLE` where rejected, else 0.
+    """
+    for name, matches in (("near", near), ("link", link), ("far", far)):
+        _check(matches, name)
+        if matches.shape != near.shape:
+            raise ShapeError(
+                f"{name} must have the nodes of near {near.shape}, got {matches.shape}"
+            )
+    limit = config.max_cycle_px
+    broken = _length(cycle_error(near, link, far, spacing_px=spacing_px)) > limit
+    replaced = (
+        (_expected(near), link, far),
+        (near, link, _expected(far)),
+        (near, _expected(link), far),
+    )
+    left = np.stack([_length(cycle_error(*three, spacing_px=spacing_px)) for three in replaced])
+    left = np.where(np.isnan(left), np.float32(np.inf), left)
+    link_variance = _along(near, _variance(link)[np.newaxis], spacing_px)[0]
+    variance = np.nan_to_num(np.stack([_variance(near), _variance(far), link_variance]))
+    blame = np.where(left.min(0) <= limit, left.argmin(0), variance.argmax(0))
+    result = []
+    for k, matches in enumerate((near, far)):
+        blamed = broken & (blame == k)
+        reasons = np.zeros(blamed.shape, np.uint8)
+        _flag(reasons, blamed, Reason.CYCLE)
+        result.append((_where(~blamed, matches), reasons))
+    return result[0][0], result[1][0], result[0][1], result[1][1]
+
+
+def cycle_error(near: Floats, link: Floats, far: Floats, *, spacing_px: int) -> Floats:
+    """How far the way over the nearer section ends from the direct one.
+
+    Parameters
+    ----------
+    near, link, far : float32 ndarray of shape (2 or more, ny, nx)
+        As for `reject_cycles`; only dy and dx are used.
+    spacing_px : int
+        Distance of the nodes, px at mip 0.
+
+    Returns
+    -------
+    float32 ndarray of shape (2, ny, nx)
+        ``near(p) + link(p + near(p)) - far(p)``, px at mip 0, the link bilinear between its nodes;
+        NaN where one of the three, or one of the link's four nodes, is missing.
+    """
+    return near[:2] + _along(near, link[:2], spacing_px) - far[:2]
+
+
+def count_reasons(reasons: NDArray[np.uint8]) -> dict[str, int]:
+    """Count the rejected matches by filter, each by the first filter that rejects it.
+
+    >>> count_reasons(np.array([[0, 1], [5, 4]], np.uint8))["SCORE"]
+    2
+    """
+    first = reasons & (~reasons + np.uint8(1))
+    return {reason.name or "": int(np.count_nonzero(first == reason)) for reason in Reason}
+
+
+def _check(matches: Floats, name: str) -> None:
+    if matches.ndim != 3 or matches.shape[0] != len(CHANNELS):
+        raise ShapeError(
+            f"{name} must have shape ({len(CHANNELS)}, ny, nx), channels {', '.join(CHANNELS)}; "
+            f"got {matches.shape}"
+        )
+
+
+def _flag(reasons: NDArray[np.uint8], nodes: Bools, reason: Reason) -> None:
+    reasons[nodes] |= np.uint8(reason)
+
+
+def _where(nodes: Bools, values: Floats) -> Floats:
+    return np.where(nodes, values, np.float32(np.nan))
+
+
+def _length(vectors: Floats) -> Floats:
+    length: Floats = np.hypot(vectors[0], vectors[1])
+    return length
+
+
+def _expected(matches: Floats) -> Floats:
+    """Displacements that the neighbours of each node suggest; its own where it has none.
+
+    The median of the neighbours, each carried to the node along the local slope, which is the
+    median change between adjacent nodes: exact where the displacement is affine.
+    """
+    shift = matches[:2]
+    beyond = np.full_like(shift, np.nan)
+    changes = (
+        np.diff(shift, axis=1, append=beyond[:, :1]),
+        np.diff(shift, axis=2, append=beyond[:, :, :1]),
+    )
+    slope = np.nan_to_num(np.stack([local_median(change, _RADIUS) for change in changes]))
+    median = local_median(shift, _RADIUS, own=False, slope=slope)
+    return np.where(np.isnan(median), shift, median)
+
+
+def _along(near: Floats, values: Floats, spacing_px: int) -> Floats:
+    """Values (c, ny, nx) of the nearer section where the matches of `near` end."""
+    _, ny, nx = near.shape
+    known = ~np.isnan(near[0])
+    ends = (grid_points(ny, nx, spacing_px) + near[:2].reshape(2, -1).T)[known.ravel()]
+    nodes, shares = interpolation((ny, nx), spacing_px, ends)
+    result = np.full(values.shape, np.nan, np.float32)
+    result[:, known] = (values.reshape(len(values), -1)[:, nodes] * shares).sum(-1)
+    return result
+
+
+def _variance(matches: Floats) -> Floats:
+    """Mean variance of dy and dx, px^2."""
+    return (matches[CHANNELS.index("cov_yy")] + matches[CHANNELS.index("cov_xx")]) / 2
+
+
+def _far_from_median(shift: Floats, limit_px: float) -> Bools:
+    with np.errstate(invalid="ignore"):
+        return _length(shift - _expected(shift)) > limit_px
+
+
+def _out_of_step(shift: Floats, limit_px: float) -> Bools:
+    """Nodes that more than half of their neighbours contradict."""
+    against = np.zeros(shift.shape[1:], np.int8)
+    known = np.zeros(shift.shape[1:], np.int8)
+    for one, other, distance in _pairs(shift):
+        size = _length(shift[:, *one] - shift[:, *other])
+        for nodes in (one, other):
+            known[nodes] += ~np.isnan(size)
+            with np.errstate(invalid="ignore"):
+                against[nodes] += size > limit_px * distance
+    return 2 * against > known
+
+
+def _component_sizes(shift: Floats, limit_px: float) -> NDArray[np.intp]:
+    """Nodes in the island of each node; 1 where the node itself is unknown."""
+    index = np.arange(shift[0].size).reshape(shift.shape[1:])
+    links = []
+    for one, other, distance in _pairs(shift):
+        with np.errstate(invalid="ignore"):
+            in_step = _length(shift[:, *one] - shift[:, *other]) <= limit_px * distance
+        links.append((index[one][in_step], index[other][in_step]))
+    heads, tails = (np.concatenate(ends) for ends in zip(*links, strict=True))
+    graph = coo_array((np.ones(heads.size, np.int8), (heads, tails)), (index.size, index.size))
+    _, label = connected_components(graph, directed=False)
+    sizes: NDArray[np.intp] = np.bincount(label)[label].reshape(index.shape)
+    return sizes
+
+
+def _pairs(shift: Floats) -> list[tuple[tuple[slice, slice], tuple[slice, slice], float]]:
+    """All pairs of neighbouring nodes, by direction, and their distance in node spacings."""
+    ny, nx = shift.shape[1:]
+    return [
+        (
+            (slice(0, ny - dy), slice(max(-dx, 0), nx - max(dx, 0))),
+            (slice(dy, ny), slice(max(dx, 0), nx + min(dx, 0))),
+            float(np.hypot(dy, dx)),
+        )
+        for dy, dx in _AROUND
+    ]

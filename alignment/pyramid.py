@@ -1,0 +1,62 @@
+"""Resolution pyramid: each mip halves y and x."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.errors import ShapeError
+
+
+def downsample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Average each 2 x 2 square of known pixels.
+
+    Parameters
+    ----------
+    image : uint8 ndarray of shape (nz, ny, nx)
+        With even ny and nx; 0 means "no data".
+
+    Returns
+    -------
+    uint8 ndarray of shape (nz, ny // 2, nx // 2)
+        Mean of the known pixels, halves rounded up; 0 only if all four were.
+
+    Raises
+    ------
+    ShapeError
+        If y or x is odd.
+
+    Examples
+    --------
+    >>> downsample(np.array([[[1, 2, 0, 9], [1, 2, 0, 0]]], np.uint8))
+    array([[[2, 9]]], dtype=uint8)
+    """
+    if image.ndim != 3 or image.shape[1] % 2 or image.shape[2] % 2:
+        raise ShapeError(
+            f"the image must be (z, y, x) with even y and x, got {image.shape}; "
+            "pad the block with zeros"
+        )
+    nz, ny, nx = image.shape
+    result = np.zeros((nz, ny // 2, nx // 2), np.uint8)
+    if result.size:
+        for section, half in zip(np.ascontiguousarray(image), result, strict=True):
+            half[:] = _halved(section)
+            if not section.all():
+                _mend(section, half)
+    return result
+
+
+def _halved(section: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    # For whole squares OpenCV's integer path is exact: (sum of four + 2) // 4.
+    size = (section.shape[1] // 2, section.shape[0] // 2)
+    return np.asarray(cv2.resize(section, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _mend(section: NDArray[np.uint8], half: NDArray[np.uint8]) -> None:
+    """Average the squares that hold some no data again, over their known pixels only."""
+    known = _halved((section != 0).view(np.uint8) * np.uint8(4))
+    y, x = np.nonzero((known > 0) & (known < 4))
+    count = known[y, x].astype(np.int64)
+    total = sum(section[2 * y + dy, 2 * x + dx].astype(np.int64) for dy in (0, 1) for dx in (0, 1))
+    half[y, x] = (2 * total + count) // (2 * count)

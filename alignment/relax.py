@@ -1,0 +1,232 @@
+"""Relaxation: one elastic mesh over all sections gives every section's displacement.
+
+A match m at point p of section z against section z - d says that both show the same tissue:
+``p + U_z(p) = (p + m) + U_{z-d}(p + m)``, U the push field, bilinear between the nodes. The fields
+minimise the misfit of all matches plus the elastic energy of all sections, one robust least-squares
+problem over the whole stack (`alignment.energy`). Only relative displacements are measured; the
+anchor makes the mean of U zero.
+
+References
+----------
+.. [1] S. Saalfeld et al., "Elastic volume reconstruction from series of ultra-thin microscopy
+   sections", Nature Methods 9, 2012: sections as elastic sheets tied by block matches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.ndimage import binary_dilation, uniform_filter
+from scipy.sparse.csgraph import connected_components
+
+from alignment.config import RelaxConfig
+from alignment.elastic import Sheets
+from alignment.energy import Energy, StackEnergy
+from alignment.errors import ConvergenceError, DataError, ShapeError
+from alignment.fields import Field, flipped_cells, invert, node_grid, quantise
+from alignment.links import Links, PairMatches, link
+from alignment.uncertainty import estimate_sigma
+
+__all__ = ["Energy", "PairMatches", "Relaxed", "relax_stack"]
+
+_LEAST_AREA = 0.1  # a cell that shrinks to this share of its area is about to flip
+_REPAIR_ROUNDS = 3
+_REPAIR_FACTOR = 8.0
+_SMOOTHING_ROUNDS = 500
+
+Stack = NDArray[np.float32]
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """The displacement fields of a stack.
+
+    Attributes
+    ----------
+    push : float32 ndarray of shape (nz, 2, ny, nx)
+        Coarse-frame point p of a section goes to aligned point p + push(p); px at mip 0.
+    field : float32 ndarray of shape (nz, 2, ny, nx)
+        Its inverse, the published pull field, rounded to 1/32 px. No cell of either flips.
+    sigma : float32 ndarray of shape (nz, ny, nx)
+        Standard error, px per component, of a node's place against the mean of the sections next to
+        it. NaN for bridged sections.
+    residual_px : tuple of float32 ndarrays (my, mx)
+        For every pair, in the order given: length of predicted minus measured displacement; NaN
+        where no match was used.
+    iterations : int
+        Conjugate-gradient steps of all rounds.
+    flipped_repaired : int
+        Cells that would have (nearly) flipped and were stiffened or smoothed.
+    bridged : tuple of int
+        Sections without a match, missing ones among them; theirs is interpolated in z.
+    parts : tuple of int
+        For every section the number of its part: matches tie sections of one part, while two parts
+        lie to each other as the coarse stage put them. A bridged section is a part of its own.
+    energy : Energy
+    """
+
+    push: Stack
+    field: Stack
+    sigma: Stack
+    residual_px: tuple[NDArray[np.float32], ...]
+    iterations: int
+    flipped_repaired: int
+    bridged: tuple[int, ...]
+    parts: tuple[int, ...]
+    energy: Energy
+
+
+def relax_stack(
+    matches: Sequence[PairMatches],
+    nz: int,
+    canvas_yx: tuple[int, int],
+    match_spacing_px: int,
+    config: RelaxConfig,
+    *,
+    missing: Collection[int] = (),
+    stiffness_map: NDArray[np.float32] | None = None,
+) -> Relaxed:
+    """Find the displacement fields of all sections of a stack.
+
+    Parameters
+    ----------
+    matches : sequence of PairMatches
+        Each pair once, in any order.
+    nz : int
+        Number of sections.
+    canvas_yx : tuple of int
+        Extent of the common frame, px at mip 0.
+    match_spacing_px : int
+        Distance of the matches, px at mip 0; need not be that of the mesh's nodes.
+    config : RelaxConfig
+    missing : collection of int
+        Sections to leave out; theirs is interpolated from the nearest good ones.
+    stiffness_map : float32 ndarray of shape (nz, ny - 1, nx - 1), optional
+        Factor on the stiffness of every cell, above 0: small where tissue is torn, so that the two
+        sides of a crack move without dragging each other.
+
+    Raises
+    ------
+    ShapeError, DataError
+        If an array does not fit the stack.
+    ConvergenceError
+        If config.max_iterations do not reach config.tolerance.
+    """
+    for pair in matches:
+        pair.check(nz)
+    spacing = config.node_spacing_px
+    grid = (nz, *node_grid(canvas_yx, spacing))
+    gone = set(missing)
+    order = sorted(range(len(matches)), key=lambda k: (matches[k].z, matches[k].d))
+    used = [k for k in order if not {matches[k].z, matches[k].z - matches[k].d} & gone]
+    links = link([matches[k] for k in used], grid, spacing, match_spacing_px)
+    sheets = Sheets(_stiffness(grid, stiffness_map, config), config.poisson_ratio)
+    energy = StackEnergy(links, sheets, config)
+
+    u, robust, iterations = energy.minimise()
+    flipped = np.zeros(sheets.stiffness.shape, bool)
+    for _ in range(_REPAIR_ROUNDS):
+        folding = _folding(_sections(u, grid), spacing)
+        if not folding.any():
+            break
+        flipped |= folding
+        # The cells around it too: a stiff cell alone hands the fold on to its neighbour.
+        around = binary_dilation(folding, np.ones((1, 3, 3)), iterations=2)
+        energy = energy.stiffened(np.where(around, _REPAIR_FACTOR, 1.0))
+        u, robust, more = energy.minimise(u)
+        iterations += more
+
+    parts, tied = _parts([(matches[used[k]].z, matches[used[k]].d) for k, _ in links.rows], nz)
+    push = _bridge(_sections(u, grid), tied)
+    flipped |= _folding(push, spacing)
+    push = np.stack([_unfold(section, spacing) for section in push])
+    pulls = [quantise(_unfold(invert(section, spacing), spacing)) for section in push]
+    u = np.moveaxis(push, 1, -1).astype(np.float64).ravel()
+    return Relaxed(
+        push=push,
+        field=np.stack(pulls),
+        sigma=estimate_sigma(energy, u, robust, parts, tied),
+        residual_px=_residuals(matches, used, links, u),
+        iterations=iterations,
+        flipped_repaired=int(np.count_nonzero(flipped)),
+        bridged=tuple(sorted(set(range(nz)) - set(tied))),
+        parts=tuple(parts),
+        energy=energy.value(u),
+    )
+
+
+def _residuals(
+    matches: Sequence[PairMatches], used: Sequence[int], links: Links, u: Vector
+) -> tuple[Stack, ...]:
+    """Length of the residual of every match, by pair; NaN where none was used."""
+    residuals = [np.full(pair.displacement.shape[1:], np.nan, np.float32) for pair in matches]
+    lengths = np.hypot(*links.residual(u).T)
+    first = 0
+    for k, nodes in links.rows:
+        residuals[used[k]].ravel()[nodes] = lengths[first : first + len(nodes)]
+        first += len(nodes)
+    return tuple(residuals)
+
+
+def _sections(u: Vector, grid: tuple[int, int, int]) -> Stack:
+    return np.ascontiguousarray(np.moveaxis(u.reshape(*grid, 2), -1, 1), dtype=np.float32)
+
+
+def _folding(push: Stack, spacing: int) -> NDArray[np.bool_]:
+    return np.stack([flipped_cells(section, spacing, least=_LEAST_AREA) for section in push])
+
+
+def _unfold(field: Field, spacing: int) -> Field:
+    """Smooth a field around cells that flip, wider and wider, until none does."""
+    for attempt in range(_SMOOTHING_ROUNDS):
+        folding = flipped_cells(field, spacing, least=_LEAST_AREA)
+        if not folding.any():
+            return field
+        nodes = np.pad(folding, ((0, 1), (0, 1)))  # the first corner of every such cell
+        nodes = binary_dilation(nodes, np.ones((3, 3)), iterations=2 + attempt // 10)
+        field = np.where(nodes, uniform_filter(field, (0, 3, 3), mode="nearest"), field)
+    raise ConvergenceError(
+        f"{np.count_nonzero(folding)} cells of a field stay flipped; raise relax.stiffness or "
+        "relax.node_spacing_px"
+    )
+
+
+def _parts(ends: Sequence[tuple[int, int]], nz: int) -> tuple[list[int], list[int]]:
+    """Return the part of every section, and the sections that matches tie."""
+    moving = np.array([z for z, _ in ends], int)
+    fixed = np.array([z - d for z, d in ends], int)
+    graph = sparse.coo_array((np.ones(len(ends)), (moving, fixed)), shape=(nz, nz))
+    _, parts = connected_components(graph, directed=False)
+    return parts.tolist(), sorted({*moving.tolist(), *fixed.tolist()})
+
+
+def _bridge(push: Stack, tied: Sequence[int]) -> Stack:
+    """Interpolate the other sections linearly in z between the nearest tied ones."""
+    bridged = push.copy()
+    for z in sorted(set(range(len(push))) - set(tied)) if tied else ():
+        low = max((k for k in tied if k < z), default=tied[0])
+        high = min((k for k in tied if k > z), default=tied[-1])
+        share = np.float32((z - low) / (high - low)) if high > low else np.float32(0)
+        bridged[z] = push[low] * (1 - share) + push[high] * share
+    return bridged
+
+
+def _stiffness(
+    grid: tuple[int, int, int], factors: NDArray[np.float32] | None, config: RelaxConfig
+) -> Vector:
+    cells = (grid[0], grid[1] - 1, grid[2] - 1)
+    if factors is None:
+        return np.full(cells, config.stiffness)
+    if factors.shape != cells:
+        raise ShapeError(
+            f"stiffness_map must have one value a cell, shape {cells} for nodes {grid}; "
+            f"got {factors.shape}"
+        )
+    if not (np.isfinite(factors).all() and (factors > 0).all()):
+        raise DataError("stiffness_map must be finite and above 0; use 0.01 where tissue is torn")
+    return config.stiffness * factors.astype(np.float64)

@@ -1,0 +1,122 @@
+"""Speed of matching, one core. `make bench` prints each beside OpenCV's in the same run."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from scipy import ndimage as ndi
+
+from alignment.config import FeaturesConfig, FilterConfig, MatchConfig
+from alignment.correlation import find_peaks, gaussian_taper, ncc_surface
+from alignment.features import normalise
+from alignment.filter import reject_outliers
+from alignment.match import Patch, grid_shape, grid_spacing_px, match_block
+from alignment.pyramid import downsample
+
+BATCH = 32
+
+
+@pytest.fixture(autouse=True)
+def like_a_worker():
+    """One thread, and a section freed, after which glibc keeps freed memory for the next batch."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    np.ones((2048, 2048), np.float32).sum()
+    yield
+    cv2.setNumThreads(threads)
+
+
+def tissue(shape, seed=0):
+    smooth = ndi.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
+    return (smooth / smooth.std()).astype(np.float32)
+
+
+def fastest_s(work: Callable[[], Any], rounds: int = 20) -> float:
+    """Least CPU time of `work`, which other processes on the machine disturb least."""
+    times = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+@pytest.mark.parametrize("holes", ["whole", "holed"])
+@pytest.mark.parametrize(("template_px", "window_px"), [(64, 84), (80, 96), (64, 112)])
+def test_matches_of_one_core(benchmark, template_px, window_px, holes):
+    """32 matches; a section pair of 1024 px, matched every 32 px, needs 1089 of them.
+
+    OpenCV's matchTemplate knows no masks, no taper, no second peak and no fraction of a pixel.
+    """
+    windows = tissue((BATCH, window_px, window_px))
+    rim = (window_px - template_px) // 2
+    templates = np.ascontiguousarray(windows[:, rim:-rim, rim:-rim])
+    template_valid, window_valid = np.ones(templates.shape, bool), np.ones(windows.shape, bool)
+    window_valid[:, :, : window_px // 4] = holes == "whole"
+    taper = gaussian_taper(template_px)
+
+    def match():
+        return find_peaks(
+            ncc_surface(templates, template_valid, windows, window_valid, taper=taper)
+        )
+
+    def match_opencv():
+        for window, template in zip(windows, templates, strict=True):
+            cv2.minMaxLoc(cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED))
+
+    peaks = benchmark(match)
+    np.testing.assert_allclose(peaks.offset, rim, atol=0.1)
+    if benchmark.enabled:
+        ours, theirs = fastest_s(match), fastest_s(match_opencv)
+        benchmark.extra_info["matches_per_s"] = round(BATCH / ours)
+        benchmark.extra_info["opencv_per_s"] = round(BATCH / theirs)
+        print(
+            f"\n{template_px} in {window_px} px, {holes}: {BATCH / ours:.0f} matches/s, "
+            f"OpenCV {BATCH / theirs:.0f}/s, ratio {theirs / ours:.2f}"
+        )
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Features of two sections of 1024 px and the matches between them."""
+    config, made = MatchConfig(), []
+    image = np.clip(128 + 35 * tissue((1024, 1024)), 1, 255).astype(np.uint8)
+    for section in (np.roll(image, (7, -5), axis=(0, 1)), image):
+        made.append({})
+        for mip in range(1 + max(level.mip for level in config.levels)):
+            valid = np.ones(section.shape, bool)
+            features = normalise(section, valid, FeaturesConfig())
+            made[-1][mip] = Patch(features, valid, (0, 0), mip)
+            section = downsample(section[np.newaxis])[0]
+    shape = grid_shape((1024, 1024), config)
+    return *made, shape
+
+
+def test_one_pair_of_sections(benchmark, pair):
+    """1024 x 1024 px with the default levels; a stack needs as many as sections x neighbours."""
+    fixed, moving, shape = pair
+    found = benchmark(match_block, fixed, moving, ((0, 0), shape), shape, MatchConfig())
+    assert np.isfinite(found[0]).mean() > 0.9
+
+
+def test_features_of_one_section(benchmark):
+    """1024 x 1024 px at one mip."""
+    image = np.clip(128 + 35 * tissue((1024, 1024)), 1, 255).astype(np.uint8)
+    features = benchmark(normalise, image, np.ones(image.shape, bool), FeaturesConfig())
+    assert features.std() == pytest.approx(1, abs=0.1)
+
+
+def test_filter_of_one_pair(benchmark, pair):
+    """33 x 33 nodes."""
+    fixed, moving, shape = pair
+    found = match_block(fixed, moving, ((0, 0), shape), shape, MatchConfig())
+    trusted, _ = benchmark(
+        reject_outliers,
+        found,
+        spacing_px=grid_spacing_px(MatchConfig()),
+        config=FilterConfig(),
+    )
+    assert np.isfinite(trusted[0]).mean() > 0.9

@@ -1,0 +1,59 @@
+"""Same inputs, same run, same voxels: after an interruption, in other blocks, a second time."""
+
+import pytest
+
+from alignment.blockwise import local_client
+from alignment.runs import load, prepare
+from alignment.stages import ORDER, run_stage, runner
+from storage import ledger
+
+from .conftest import CONFIG
+
+
+def digests(run_uri):
+    """Everything that the units recorded, but for the report, which holds times."""
+    found = {}
+    for stage in ORDER:
+        for phase in runner.import_module(f"alignment.stages.{stage}").phases(load(run_uri)):
+            found[stage, phase.name] = ledger.read_records(run_uri, stage, phase.name)
+    return found
+
+
+def test_the_same_request_is_the_same_run_and_another_setting_is_another(phantom, tmp_path):
+    volume = tmp_path.as_uri()
+    first = prepare(phantom, volume, CONFIG)
+    assert prepare(phantom, volume, CONFIG) == first
+    assert prepare(phantom, volume, {**CONFIG, "relax": {"stiffness": 3.0}}) != first
+
+
+def test_processes_that_come_and_go_give_the_same_voxels(phantom, aligned_run, tmp_path):
+    run_uri = prepare(phantom, tmp_path.as_uri(), CONFIG)
+    with local_client(2) as client:
+        for stage in ORDER:
+            killed = []
+
+            def kill_once(state, killed=killed, client=client):
+                if state.blocks_done >= 2 and not killed:
+                    killed.append(state.stage)
+                    client.run(_die, workers=[next(iter(client.scheduler_info()["workers"]))],
+                               wait=False)
+
+            run_stage(stage, run_uri, client, tell=kill_once if stage in ("match",) else None)
+    assert digests(run_uri) == digests(aligned_run)
+
+
+def _die():
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("stage", ["ingest", "match", "render"])
+def test_a_finished_stage_does_nothing_when_it_runs_again(aligned_run, cluster, stage, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a unit was done twice")
+
+    monkeypatch.setattr(runner, "_run_unit", refuse)
+    before = ledger.read_state(aligned_run, stage).blocks_done
+    assert run_stage(stage, aligned_run, cluster) == before
