@@ -10,7 +10,7 @@ export PYTHONUNBUFFERED := 1
 .PHONY: help install demo test test-all check format bench up down lock clean
 
 help:
-	@echo "make demo [DATA=path]  align sample sections (or your own) end to end, and show where the result is"
+	@echo "make demo [DATA=path] [SET=stage.name=value]  align sample sections (or your own) end to end, and show where the result is"
 	@echo "make test              the tests; make test-all adds the slow ones"
 	@echo "make check             ruff, mypy, import-linter, codespell;  make format  mends what it can"
 	@echo "make bench             the benchmarks;  make up | down  the embedded platform"
@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml .ci/find-python
 	@touch $@
 
 demo: install
-	@$(BIN)/petalign demo $(if $(DATA),--data "$(DATA)")
+	@$(BIN)/petalign demo $(if $(DATA),--data "$(DATA)") $(foreach setting,$(SET),--set $(setting))
 
 test: install
 	@$(BIN)/python -m pytest -m "not slow"

@@ -284,12 +284,13 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def demo(
     data: Annotated[str | None, typer.Option(help="Your own stack instead of the phantom.")] = None,
+    settings: Settings = None,
 ) -> None:
     """Bring the platform up, align a sample through Airflow and S3, and show the result."""
     from alignment.commands.demo import demo as show
 
     with exit_codes():
-        show(data)
+        show(data, _config(None, settings))
 
 
 def main() -> None:

@@ -177,21 +177,21 @@ class MatchConfig(Config):
 class FilterConfig(Config):
     """What is not believed: rejected matches become NaN, each with its reason."""
 
-    min_score: Fraction = 0.2
+    min_score: Fraction = 0.15
     """Normalised cross-correlation at the best position."""
-    min_peak_ratio: Annotated[float, Field(ge=1.0, le=100.0)] = 1.15
+    min_peak_ratio: Annotated[float, Field(ge=1.0, le=100.0)] = 1.1
     """Best over second-best peak; below this the two best positions are too alike to choose."""
     min_peak_margin: Fraction = 0.03
     """Best minus second-best peak (r_delta)."""
     max_curvature_ratio: Annotated[float, Field(ge=4.0)] = 12.0
     """tr^2 / det of the peak's Hessian; above this the peak is a ridge, known only across it."""
-    max_median_deviation_px: Annotated[float, Field(gt=0.0)] = 8.0
+    max_median_deviation_px: Annotated[float, Field(gt=0.0)] = 4.0
     """Largest distance from the median of the neighbouring matches, px at mip 0."""
-    max_strain: Annotated[float, Field(gt=0.0)] = 0.35
+    max_strain: Annotated[float, Field(gt=0.0)] = 0.2
     """Largest change of displacement between neighbouring nodes, px per px."""
     min_component_nodes: Annotated[int, Field(ge=1)] = 4
     """Smaller islands of agreeing matches are dropped."""
-    max_cycle_px: Annotated[float, Field(gt=0.0)] = 6.0
+    max_cycle_px: Annotated[float, Field(gt=0.0)] = 5.0
     """Largest disagreement of z-1 after z-1 with z-2, px at mip 0."""
 
 
@@ -200,13 +200,13 @@ class RelaxConfig(Config):
 
     node_spacing_px: Annotated[int, Field(ge=4, le=4096)] = 32
     """Distance of the mesh's nodes, px at mip 0."""
-    stiffness: Annotated[float, Field(gt=0.0, le=1e6)] = 0.3
-    """Elastic energy against the matches; higher keeps sections stiffer."""
+    stiffness: Annotated[float, Field(gt=0.0, le=1e6)] = 0.5
+    """Against matches every 32 px: at 1, a match off by 1 px costs as much as 3 % strain."""
     poisson_ratio: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.25
     """Of the elastic sheet."""
-    anchor: Annotated[float, Field(ge=0.0, le=1.0)] = 1e-4
+    anchor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
     """Weak pull to the coarse position; bounds the drift of long stacks."""
-    huber_px: Annotated[float, Field(gt=0.0)] = 1.5
+    huber_px: Annotated[float, Field(gt=0.0)] = 3.0
     """Residuals beyond this count linearly: wrong matches lose their grip."""
     robust_iterations: Annotated[int, Field(ge=1, le=50)] = 6
     """Rounds of iterative re-weighting."""

@@ -50,7 +50,7 @@ SAMPLE_PX2 = 112.0
 """Area, px^2 at mip 0, over which tissue changes as one between sections: calibrated.
 
 With it the errors of single matches have the spread that their covariance says, on synthetic
-neuropil one or two sections apart, within a factor of 1.3 in sigma at mips 0 to 2 and for
+neuropil one or two sections apart, within a factor of 1.4 in sigma at mips 0 to 2 and for
 templates of 32 to 96 px. Without change of the tissue, on real sections and warped copies of them,
 the spread is 0.4 of that.
 """

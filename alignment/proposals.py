@@ -22,7 +22,7 @@ from alignment.features import LIMIT
 from alignment.views import Correlator, View, pull
 
 DECISIVE = 9.0
-"""Significance that needs no second opinion; unrelated images stay below 8.2 (see `coarse`)."""
+"""Significance that needs no second opinion; see `coarse.MIN_SIGNIFICANCE`."""
 
 _NEAR_DEG = 12.0  # most sections are hardly turned: look there first
 _EDGE_STEP_PX = 4.0  # of the image's edge from one angle to the next

@@ -22,13 +22,15 @@ from storage.store import exists, join, read_bytes
 SECTIONS, SIDE_PX, SEED = 24, 1024, 7
 
 
-def demo(data: str | None) -> None:
+def demo(data: str | None, config: PipelineConfig) -> None:
     """Run the whole way of the data once, through the real parts, and say where to look.
 
     Parameters
     ----------
     data : str, optional
         A stack of the user's own; without it a phantom of neuropil, whose truth is known.
+    config : PipelineConfig
+        The settings of the run.
     """
     begun = time.monotonic()
     err.print("[bold]1[/] the platform: S3 server, Dask, Airflow")
@@ -46,7 +48,7 @@ def demo(data: str | None) -> None:
         elif not exists(join(source, "truth", "tissue", "zarr.json")):
             write_phantom(source, sections=SECTIONS, side=SIDE_PX, seed=SEED, tell=tick)
     err.print("[bold]3[/] DAG align_volume, triggered through Airflow's REST API")
-    started = trigger(source, volume, PipelineConfig())
+    started = trigger(source, volume, config)
     err.print(f"  {started.url}")
     with StageDisplay() as display:
         run_uri = follow_dag_run(started, tell=display.tell)

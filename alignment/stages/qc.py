@@ -160,6 +160,17 @@ def gather(run: Run) -> ReportData:
         reslices=(_reslice(run),),
         stages=_costs(run),
         truth=truth,
+        notes=_notes(run),
+    )
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    sigma = run.config.qc.smoothing_px
+    if not sigma:
+        return ()
+    return (
+        f"Correlations are taken after a Gaussian of {sigma:g} px, so that pixel noise, which "
+        "differs between sections, does not hide how well the tissue agrees.",
     )
 
 
@@ -180,7 +191,7 @@ def _score_at(scores: tuple[qc.PairScore, ...], place: qc.Place, side: int) -> f
 def _facts(run: Run) -> RunFacts:
     text = commented_yaml(run.config)
     return RunFacts(
-        title=run.volume_uri.rsplit("/", 1)[-1],
+        title=" / ".join(run.volume_uri.split("/")[-2:]),
         source_uri=run.source_uri,
         volume_uri=run.volume_uri,
         run_uri=run.uri,

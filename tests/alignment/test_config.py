@@ -95,9 +95,15 @@ JUNK = st.one_of(
 
 @given(st.sampled_from(sorted(leaves())), JUNK)
 def test_junk_is_either_refused_in_our_words_or_a_value_that_survives_a_round_trip(path, junk):
-    try:
-        config = parse_config(nested(path, junk))
-    except ConfigError as error:
-        assert ".".join(path) in str(error) or path[0] in str(error)
+    message, config = attempt(nested(path, junk))
+    if config is None:
+        assert path[0] in message
     else:
         assert parse_config(json.loads(config.model_dump_json())) == config
+
+
+def attempt(values):
+    try:
+        return "", parse_config(values)
+    except ConfigError as error:
+        return str(error), None

@@ -51,6 +51,7 @@ def test_a_field_in_another_order_is_refused_with_a_way_out():
         check_field(np.zeros((4, 5, 2), np.float32))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 256))
 def test_nodes_reach_the_last_pixel_and_no_further_than_needed(height, width, spacing):
     for n, nodes in zip((height, width), node_grid((height, width), spacing), strict=True):
@@ -79,6 +80,7 @@ def test_unknown_nodes_and_unknown_points_give_unknown_values():
     np.testing.assert_array_equal(np.isnan(values[:, 0]), [True, False, True])
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 40), st.data())
 def test_dense_fields_do_not_depend_on_the_box(seed, spacing, data):
     field = bent_field(seed, spacing=32)
@@ -93,6 +95,7 @@ def test_dense_fields_do_not_depend_on_the_box(seed, spacing, data):
     np.testing.assert_array_equal(part, whole[:, y0:y1, x0:x1])
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_dense_fields_agree_with_evaluation(seed):
     field = bent_field(seed)
@@ -102,6 +105,7 @@ def test_dense_fields_agree_with_evaluation(seed):
     np.testing.assert_allclose(pixels, evaluate(field, 32, points), atol=1e-4)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_an_inverted_field_undoes_it_at_the_nodes(seed):
     push = bent_field(seed)
@@ -143,6 +147,7 @@ def test_the_jacobian_of_a_linear_field_is_its_determinant():
     np.testing.assert_allclose(jacobian(linear_field(matrix, 4, 5, 7), 7), expected, rtol=1e-5)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_no_point_of_a_cell_has_a_smaller_determinant_than_reported(seed):
     field = np.random.default_rng(seed).normal(scale=8, size=(2, 2, 2)).astype(np.float32)
@@ -172,6 +177,7 @@ def test_cells_at_the_edge_answer_for_the_plane_outside():
     np.testing.assert_array_equal(flipped, [[1, 1, 1], [1, 0, 1], [1, 1, 1]])
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(0, 6))
 def test_an_affine_at_another_mip_moves_the_same_tissue(seed, mip):
     affine = similar_affine(seed)
@@ -181,6 +187,7 @@ def test_an_affine_at_another_mip_moves_the_same_tissue(seed, mip):
     np.testing.assert_allclose(apply_affine(affine_to_mip(affine, mip), coarse), expected)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_an_affine_after_its_inverse_is_the_identity(seed):
     affine = similar_affine(seed)
@@ -197,6 +204,7 @@ def test_a_singular_affine_and_a_wrong_shape_are_refused():
         apply_affine(np.eye(2, 3), np.zeros(2))
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_points_map_both_ways(seed):
     field, coarse = quantise(bent_field(seed)), similar_affine(seed)
@@ -214,7 +222,7 @@ def test_a_point_is_mapped_by_the_field_first_and_the_affine_second():
     np.testing.assert_allclose(source, [[2 * 19 + 100, 13]])
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_a_fields_values_do_not_depend_on_the_other_points(seed):
     field = bent_field(seed)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -18,6 +18,7 @@ def test_halves_are_rounded_up():
     np.testing.assert_array_equal(downsample(squares), [[[1, 2], [2, 2]]])
 
 
+@settings(deadline=None)
 @given(arrays(np.uint8, (2, 6, 10), elements=st.sampled_from([0, 0, 1, 2, 128, 254, 255])))
 def test_each_pixel_is_the_rounded_mean_of_the_known_ones(image):
     for z, y, x in np.ndindex(2, 3, 5):
@@ -27,6 +28,7 @@ def test_each_pixel_is_the_rounded_mean_of_the_known_ones(image):
         assert downsample(image)[z, y, x] == expected
 
 
+@settings(deadline=None)
 @given(arrays(np.uint8, (2, 12, 16)), st.sampled_from([1, 2]), st.sampled_from([1, 3, 4]))
 def test_result_does_not_depend_on_the_tiling(image, depth, side):
     whole = downsample(image)

@@ -36,7 +36,7 @@ def noise(random, shape):
 
 
 def texture(random, shape):
-    """Tissue with black areas, thin and thick, black specks, and holes just told apart from them."""
+    """Tissue with black areas, thin and thick, with specks, and with the smallest holes."""
     image = noise(random, shape)
     image[: random.integers(0, 20)] = 0
     y, x = random.integers(20, min(shape) - 20, 2)
@@ -195,6 +195,19 @@ def test_pixels_outside_the_bounds_are_not_needed(seed, interpolation):
     np.testing.assert_array_equal(
         warp(other, (0, 0), *where, interpolation), warp(source, (0, 0), *where, interpolation)
     )
+
+
+def test_a_speck_just_inside_the_bounds_is_no_hole():
+    coarse = np.array([[1, 0, 20.484375], [0, 1, 20.515625]])  # rounds to one half, both ways
+    box = ((0, 0), (1, 1))
+    y0, x0, y1, x1 = source_bounds(coarse, still(), SPACING, *box)
+    for y, x in np.ndindex(32, 32):
+        source = noise(np.random.default_rng(0), (48, 48))
+        source[y + 5 : y + 8, x + 5 : x + 9] = 0  # cut off, it would join the outside
+        whole = warp(source, (0, 0), coarse, still(), SPACING, (-15, -15), (30, 30), "lanczos")
+        crop = source[y0:y1, x0:x1]
+        shown = warp(crop, (y0, x0), coarse, still(), SPACING, *box, "lanczos")
+        assert shown == whole[15, 15]
 
 
 def test_bounds_hold_the_extremes_inside_the_box_and_are_not_clipped():

@@ -56,14 +56,14 @@ def test_the_report_tells_the_same_figures_and_loads_nothing(run):
     page = read_bytes(run.uri + "/report.html").decode()
     assert f"{run.shape[0]}" in page
 
-    class Loads(HTMLParser):
-        found: list[str] = []
+    found = []
 
+    class Loads(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            self.found += [v for k, v in attrs if k in ("src", "srcset") and "data:" not in v]
+            found.extend(v for k, v in attrs if k in ("src", "srcset") and "data:" not in v)
 
     Loads().feed(page)
-    assert Loads.found == []
+    assert found == []
 
 
 def test_points_map_to_the_source_and_back(run, aligned_run):

@@ -35,8 +35,9 @@ def test_processes_that_come_and_go_give_the_same_voxels(phantom, aligned_run, t
             def kill_once(state, killed=killed, client=client):
                 if state.blocks_done >= 2 and not killed:
                     killed.append(state.stage)
-                    client.run(_die, workers=[next(iter(client.scheduler_info()["workers"]))],
-                               wait=False)
+                    client.run(
+                        _die, workers=[next(iter(client.scheduler_info()["workers"]))], wait=False
+                    )
 
             run_stage(stage, run_uri, client, tell=kill_once if stage in ("match",) else None)
     assert digests(run_uri) == digests(aligned_run)
