@@ -106,9 +106,9 @@ class CoarseConfig(Config):
     max_scale_change: Annotated[float, Field(gt=0.0, le=1.0)] = 0.15
     """Pairs that stretch or shear by more than this fraction are not believed."""
     min_inliers: Annotated[int, Field(ge=4)] = 12
-    """Fewer agreeing features than this is no match."""
+    """Fewer blocks that agree than this is no match."""
     rigidity: Annotated[float, Field(ge=0.0)] = 0.1
-    """Pull of each section towards a rigid transform, against the pairs' unit weight."""
+    """Pull of each section towards a rigid transform; a trace (1e-3) always remains."""
 
 
 class MatchLevel(Config):
