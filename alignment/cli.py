@@ -94,9 +94,11 @@ def sample(
     """Make a phantom of neuropil with a known misalignment."""
     from alignment.commands.console import counter
     from alignment.commands.sample import write_phantom
+    from alignment.phantom import PhantomConfig
 
+    config = PhantomConfig(sections=sections, height=side, width=side, seed=seed)
     with exit_codes(), counter("sample") as tick:
-        write_phantom(target, sections=sections, side=side, seed=seed, tell=tick)
+        write_phantom(target, config, tell=tick)
     out.print(f"wrote {target}: {sections} sections of {side} x {side} px, truth in {target}/truth")
 
 

@@ -13,13 +13,12 @@ from alignment.commands.platform import start
 from alignment.commands.sample import write_phantom
 from alignment.commands.summary import print_result
 from alignment.config import PipelineConfig
+from alignment.phantom import PhantomConfig
 from alignment.platform.environment import lend_connection
 from alignment.platform.lifecycle import PlatformInfo
 from alignment.runs import load
 from alignment.viewer import data_url
 from storage.store import exists, join, read_bytes
-
-SECTIONS, SIDE_PX, SEED = 24, 1024, 7
 
 
 def demo(data: str | None, config: PipelineConfig) -> None:
@@ -46,7 +45,7 @@ def demo(data: str | None, config: PipelineConfig) -> None:
         if data:
             convert(data, source, tell=tick)
         elif not exists(join(source, "truth", "tissue", "zarr.json")):
-            write_phantom(source, sections=SECTIONS, side=SIDE_PX, seed=SEED, tell=tick)
+            write_phantom(source, PhantomConfig(), tell=tick)
     err.print("[bold]3[/] DAG align_volume, triggered through Airflow's REST API")
     started = trigger(source, volume, config)
     err.print(f"  {started.url}")

@@ -9,12 +9,10 @@ from alignment.stages.knowntruth import write_truth
 from storage.store import normalise_uri
 
 
-def write_phantom(
-    target: str, *, sections: int, side: int, seed: int, tell: Tell | None = None
-) -> None:
+def write_phantom(target: str, config: PhantomConfig, *, tell: Tell | None = None) -> None:
     """Write a phantom of neuropil to `target`, and in its ``truth/`` where the tissue is."""
-    phantom = Phantom(PhantomConfig(sections=sections, height=side, width=side, seed=seed))
-    shape = (sections, side, side)
-    images = (phantom.section(z) for z in range(sections))
+    phantom = Phantom(config)
+    shape = (config.sections, config.height, config.width)
+    images = (phantom.section(z) for z in range(config.sections))
     write_volume(target, shape, DEFAULT_RESOLUTION_NM, images, tell)
     write_truth(normalise_uri(target), phantom.truth())

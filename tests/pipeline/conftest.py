@@ -4,6 +4,7 @@ import pytest
 from distributed import Client
 
 from alignment.commands.sample import write_phantom
+from alignment.phantom import PhantomConfig
 from alignment.runs import prepare
 from alignment.stages import ORDER, run_stage
 
@@ -24,7 +25,8 @@ def cluster():
 def phantom(tmp_path_factory):
     """Eight sections of 384 x 384 px with a blank one, a fold, and a known misalignment."""
     uri = (tmp_path_factory.mktemp("phantom") / "raw.zarr").as_uri()
-    write_phantom(uri, sections=8, side=384, seed=3)
+    defects = {"fold_section": 5, "blank_section": 3, "corner_section": None}
+    write_phantom(uri, PhantomConfig(sections=8, height=384, width=384, seed=3, **defects))
     return uri
 
 

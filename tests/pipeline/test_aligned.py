@@ -76,10 +76,10 @@ def test_points_map_to_the_source_and_back(run, aligned_run):
 
 
 def test_a_point_maps_to_the_pixel_that_was_drawn_there(run, aligned_run):
-    aligned = storage.open_aligned(run.volume_uri)[3].to_numpy()
-    source = inputs.section(run, 3, 0)
+    aligned = storage.open_aligned(run.volume_uri)[4].to_numpy()
+    source = inputs.section(run, 4, 0)
     points = np.stack(np.mgrid[140:240:5, 140:240:5], -1).reshape(-1, 2)
-    y, x = np.rint(to_source(aligned_run, 3, points.astype(float))).astype(int).T
+    y, x = np.rint(to_source(aligned_run, 4, points.astype(float))).astype(int).T
     drawn, taken = aligned[tuple(points.T)].astype(float), source[y, x].astype(float)
     assert np.corrcoef(drawn, taken)[0, 1] > 0.9
 

@@ -37,6 +37,7 @@ def test_changed_values_arrive_where_they_belong():
     values = URIS | {
         "match.neighbours": 3,
         "match.levels": levels,
+        "match.refine": [],
         "volume.resolution_nm": [30.0, 8.0, 8.0],
         "render.interpolation": "cubic",
     }
