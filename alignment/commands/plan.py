@@ -15,18 +15,19 @@ from storage.sections import open_source
 MAX_UNITS_PER_STAGE = 100_000
 """A Dask graph beyond this stalls its scheduler; slabs of sections come first."""
 CORE_S_PER_MPX = {
-    "ingest": 0.03,
-    "masks": 0.03,
-    "features": 0.06,
-    "coarse": 0.25,
-    "match": 0.8,
-    "filter": 0.02,
-    "relax": 0.3,
-    "render": 0.15,
+    "ingest": 0.12,
+    "masks": 0.05,
+    "features": 0.24,
+    "coarse": 1.0,
+    "match": 4.5,
+    "filter": 0.12,
+    "relax": 0.14,
+    "render": 0.10,
     "pyramid": 0.02,
-    "qc": 0.15,
+    "qc": 0.64,
 }
-"""Core-seconds per million source pixels, measured on the 24 x 1024 x 1024 sample, two cores."""
+"""Core-seconds per million source pixels: wall time of each stage of ``make demo`` (24 sections of
+1024 x 1024, default settings) times the workers that it kept busy."""
 
 
 @dataclass(frozen=True)
