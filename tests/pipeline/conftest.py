@@ -16,7 +16,7 @@ CONFIG = {
 @pytest.fixture(scope="session")
 def cluster():
     with Client(
-        processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None
+        processes=False, n_workers=2, threads_per_worker=1, dashboard_address=":0"
     ) as client:
         yield client
 

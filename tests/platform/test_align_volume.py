@@ -69,7 +69,7 @@ def test_a_killed_worker_and_a_killed_scheduler_do_not_change_a_voxel(platform, 
     run_uri = follow_dag_run(DagRun(platform, run_id, ""), tell=kill)
     assert len(killed) == 2
     undisturbed = prepare(source, tmp_path.as_uri(), CONFIG)
-    with Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as here:
+    with Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=":0") as here:
         for stage in ORDER:
             run_stage(stage, undisturbed, here)
     assert records(run_uri) == records(undisturbed)

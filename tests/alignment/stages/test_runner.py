@@ -20,7 +20,7 @@ from storage.store import create_json, join, read_json, replace_json
 @pytest.fixture(scope="module")
 def client():
     with Client(
-        processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None
+        processes=False, n_workers=2, threads_per_worker=1, dashboard_address=":0"
     ) as client:
         yield client
 
