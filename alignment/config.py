@@ -28,6 +28,9 @@ class Config(BaseModel):
     )
 
 
+ReadBack = Literal["none", "size", "full"]
+
+
 class VolumeConfig(Config):
     """How volumes are laid out in storage (z, y, x)."""
 
@@ -41,6 +44,9 @@ class VolumeConfig(Config):
     """Shape of one object of `aligned/`: the unit of rendering."""
     aligned_chunk: tuple[Px, Px, Px] = (32, 128, 128)
     """Shape of the chunks that are read singly inside an aligned shard."""
+    read_back: ReadBack = "size"
+    """What is looked at before a unit is recorded: nothing, the size of its objects, or all bytes.
+    Bodies carry checksums that an S3 server checks in any case."""
 
     @model_validator(mode="after")
     def _shards_are_whole_chunks(self) -> Self:

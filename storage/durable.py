@@ -91,6 +91,20 @@ def swap(path: Path, data: bytes, expected: str | None) -> bool:
     return True
 
 
+def age_s(path: Path) -> float:
+    """Return how many seconds ago a file was written, by the clock of its file system.
+
+    A server's clock is read off a file that is made for that.
+    """
+    written = path.stat().st_mtime
+    clock = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}{_PARTIAL}")
+    try:
+        clock.touch()
+        return clock.stat().st_mtime - written
+    finally:
+        clock.unlink(missing_ok=True)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock that belongs to `path`; the system frees it when the process dies."""

@@ -60,6 +60,15 @@ class Box:
         stop = tuple(b + h for b, h in zip(self.stop, halo, strict=True))
         return Box(start, stop, self.mip)
 
+    def overlaps(self, other: Box) -> bool:
+        """Return whether the boxes share a voxel.
+
+        >>> Box((0, 0, 0), (1, 4, 4), mip=0).overlaps(Box((0, 4, 0), (1, 8, 4), mip=0))
+        False
+        """
+        ends = zip(self.start, self.stop, other.start, other.stop, strict=True)
+        return all(a < d and c < b for a, b, c, d in ends)
+
     def clip(self, shape: ZYX) -> Box:
         """Return the part that lies inside an array of `shape`; empty axes get start == stop.
 

@@ -1,13 +1,15 @@
-"""Which stages and blocks of a run are done: the truth that outlives every process.
+"""How far the stages of a run are, and who drives each: for people, triggers and drivers.
 
-Two kinds of entry. A *record* says that one unit is finished: created once, the same from whoever
-computed it, so it holds no host, no time and no attempt. A *state* says how far a stage's driver
-is: replaced every few seconds, for people and triggers to look at; no result depends on it.
+A *state* says what a stage's driver last reported. No result depends on it: what is finished is
+told by `storage.commit.records`. A driver holds its stage by a *lease*: every report is a
+compare-and-swap on the state, so a driver that was taken for dead learns at its next report that
+another has taken over, and stops. Leases save work; two drivers at once would harm nothing.
+
+Whether a driver is silent is measured by the store's own clock, never by this machine's.
 
 ::
 
     <run_uri>/state/<stage>.json
-    <run_uri>/commits/<stage>/<phase>/<unit>.json
 
 Imports neither zarr nor numpy: Airflow's triggerer reads states all day.
 """
@@ -16,18 +18,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Literal
 
 from storage import store
-from storage.errors import ConflictError, CorruptError
+from storage.errors import ConflictError, CorruptError, MissingError
 
 Status = Literal["waiting", "running", "done", "failed"]
 ErrorKind = Literal["config", "data", "storage", "other"]
 
+FOLDER = "state"
 _SUFFIX = ".json"
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,43 @@ class StageState:
     bytes_read: int = 0
     bytes_written: int = 0
     heartbeat: float = 0.0
-    """Seconds since 1970 by the driver's clock when it last reported."""
+    """Seconds since 1970 by the driver's clock when it last reported; for people only."""
+    epoch: int = 0
+    """How often the stage was taken by a driver."""
+    holder: str = field(default="", compare=False)
+    """A random name of the driver that has the stage, or of who claimed it for one."""
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing more will happen: done or failed."""
         return self.status in ("done", "failed")
 
-    def is_silent(self, now: float, timeout_s: float) -> bool:
-        """Return whether the stage is said to run, but nobody has reported for `timeout_s`.
 
-        A heartbeat that far in the future counts as silence too: the driver's clock was wrong,
-        and waiting for ours to catch up could take for ever. At worst two drivers run, which wastes
-        work and harms nothing.
+class Lease:
+    """The right to report on a stage, until somebody else takes it."""
+
+    def __init__(self, run_uri: str, state: StageState, etag: str | None) -> None:
+        self._uri = _state_uri(run_uri, state.stage)
+        self._etag = etag
+        self.state = state
+
+    def report(self, state: StageState) -> None:
+        """Write the state.
+
+        Raises
+        ------
+        ConflictError
+            If another driver took the stage, or somebody settled it: stop working.
         """
-        return self.status == "running" and abs(now - self.heartbeat) > timeout_s
+        held = replace(state, epoch=self.state.epoch, holder=self.state.holder)
+        try:
+            self._etag = store.compare_and_swap_json(self._uri, asdict(held), self._etag)
+        except ConflictError:
+            raise ConflictError(
+                f"{self._uri} was written by somebody else: another driver took the stage over, or "
+                "a user stopped it"
+            ) from None
+        self.state = held
 
 
 def read_state(run_uri: str, stage: str) -> StageState:
@@ -78,8 +102,24 @@ def read_state(run_uri: str, stage: str) -> StageState:
 
 
 def write_state(run_uri: str, state: StageState) -> None:
-    """Replace the state of ``state.stage``."""
-    store.replace_json(_state_uri(run_uri, state.stage), asdict(state))
+    """Replace the state of ``state.stage``, whoever holds it; its driver will stop."""
+    # A name of its own, so that the holder's next swap cannot take this for its lost answer.
+    store.replace_json(
+        _state_uri(run_uri, state.stage), asdict(replace(state, holder=uuid.uuid4().hex))
+    )
+
+
+def take(run_uri: str, stage: str) -> Lease:
+    """Take a stage, from whoever has it: called by the driver itself as it begins."""
+    for _ in range(_ATTEMPTS):
+        state, etag = _read_tagged(run_uri, stage)
+        taken = replace(state, epoch=state.epoch + 1, holder=uuid.uuid4().hex)
+        try:
+            etag = store.compare_and_swap_json(_state_uri(run_uri, stage), asdict(taken), etag)
+        except ConflictError:
+            continue
+        return Lease(run_uri, taken, etag)
+    raise ConflictError(f"{_state_uri(run_uri, stage)} changed {_ATTEMPTS} times while it was read")
 
 
 def claim(run_uri: str, stage: str, *, silent_after_s: float) -> bool:
@@ -90,65 +130,56 @@ def claim(run_uri: str, stage: str, *, silent_after_s: float) -> bool:
     new driver's first heartbeat, so it has `silent_after_s` to come up.
     """
     state, etag = _read_tagged(run_uri, stage)
-    now = time.time()
     if state.status == "done":
         return False
-    if state.status == "running" and not state.is_silent(now, silent_after_s):
+    if state.status == "running" and silence_s(run_uri, stage) <= silent_after_s:
         return False
-    claimed = asdict(StageState(stage, "running", phase="starting", heartbeat=now))
-    # Makes two claims of the same instant differ: a swap takes its own value for a lost answer.
-    claimed["claim"] = uuid.uuid4().hex
+    claimed = StageState(
+        stage,
+        "running",
+        phase="starting",
+        heartbeat=time.time(),
+        epoch=state.epoch + 1,
+        # Makes two claims of the same instant differ: a swap takes its own value for a lost answer.
+        holder=uuid.uuid4().hex,
+    )
     try:
-        store.compare_and_swap_json(_state_uri(run_uri, stage), claimed, etag)
+        store.compare_and_swap_json(_state_uri(run_uri, stage), asdict(claimed), etag)
     except ConflictError:
         return False  # another caller was first
     return True
 
 
-def record(run_uri: str, stage: str, phase: str, unit: str, value: dict[str, Any]) -> None:
-    """Record that a unit is finished; after its output is written, never before.
+def stop(run_uri: str, stage: str, reason: str) -> None:
+    """Settle a stage that is under way as failed, so that it can be claimed again at once.
 
-    Parameters
-    ----------
-    unit : str
-        Name of the unit, unique in the phase, for example `storage.grid.Box.label`.
-    value : dict
-        What identifies the output (digests, counts). Equal from every attempt.
-
-    Raises
-    ------
-    ConflictError
-        If the unit was recorded with another value: its computation depends on more than its
-        inputs, which is a fault in the stage.
+    A driver that is alive learns of it at its next report and ends; finished units are kept.
     """
-    store.create_json(store.join(run_uri, "commits", stage, phase, unit + _SUFFIX), value)
+    for _ in range(_ATTEMPTS):
+        state, etag = _read_tagged(run_uri, stage)
+        if state.is_settled:
+            return
+        stopped = replace(
+            state, status="failed", error=reason, error_kind="other", holder=uuid.uuid4().hex
+        )
+        try:
+            store.compare_and_swap_json(_state_uri(run_uri, stage), asdict(stopped), etag)
+            return
+        except ConflictError:
+            continue
+    raise ConflictError(f"{_state_uri(run_uri, stage)} changed {_ATTEMPTS} times while it was read")
 
 
-def recorded(run_uri: str, stage: str, phase: str) -> set[str]:
-    """Return the units of a phase that are finished; one listing, no reads."""
-    names = store.list_names(store.join(run_uri, "commits", stage, phase))
-    return {name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
-
-
-def read_records(
-    run_uri: str, stage: str, phase: str, units: Iterable[str] | None = None
-) -> dict[str, dict[str, Any]]:
-    """Return the records of a phase by unit, sorted by unit; all of them, or those of `units`.
-
-    Raises
-    ------
-    MissingError
-        If one of `units` has no record.
-    """
-    folder = store.join(run_uri, "commits", stage, phase)
-    wanted = sorted(recorded(run_uri, stage, phase) if units is None else units)
-    with ThreadPoolExecutor(max_workers=16) as pool:  # waits for S3, not for a core
-        values = pool.map(lambda unit: store.read_json(store.join(folder, unit + _SUFFIX)), wanted)
-        return dict(zip(wanted, values, strict=True))
+def silence_s(run_uri: str, stage: str) -> float:
+    """Return for how many seconds nobody has reported on a stage, by the store's own clock."""
+    try:
+        return store.age_s(_state_uri(run_uri, stage))
+    except MissingError:
+        return float("inf")
 
 
 def _state_uri(run_uri: str, stage: str) -> str:
-    return store.join(run_uri, "state", stage + _SUFFIX)
+    return store.join(run_uri, FOLDER, stage + _SUFFIX)
 
 
 def _read_tagged(run_uri: str, stage: str) -> tuple[StageState, str | None]:
@@ -156,7 +187,7 @@ def _read_tagged(run_uri: str, stage: str) -> tuple[StageState, str | None]:
     value, etag = store.read_json_tagged(uri)
     if etag is None:
         return StageState(stage), None
-    known = {field.name for field in fields(StageState)}
+    known = {each.name for each in fields(StageState)}
     try:
         # Fields of a newer version are no reason to fail: the state only informs.
         return StageState(**{k: v for k, v in value.items() if k in known}), etag

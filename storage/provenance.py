@@ -6,6 +6,7 @@ another run instead of a mixture.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -49,6 +50,32 @@ def code_version() -> str:
     return f"{_version('petalign')}+{digest.hexdigest()[:16]}"
 
 
+@cache
+def module_code(module: str) -> str:
+    """Return a digest of a module's sources and of all of the project's that it imports.
+
+    What the module does cannot depend on other files of the project, so a change elsewhere leaves
+    the digest, and with it the keys of the units that the module computes. Imports are read from
+    the sources, those inside functions too; nothing is imported.
+
+    Parameters
+    ----------
+    module : str
+        Full name, for example ``alignment.stages.masks``.
+    """
+    sources = {name: path for package in PACKAGES for name, path in _source_files(package)}
+    waiting, digests = [_file_of(module, sources)], {}
+    while waiting:
+        name = waiting.pop()
+        if name is None or name in digests:
+            continue
+        content = sources[name].read_bytes().replace(b"\r\n", b"\n")
+        digests[name] = hashlib.sha256(content).hexdigest()
+        waiting += [_file_of(imported, sources) for imported in _imports(content)]
+    text = "\n".join(f"{name} {digests[name]}" for name in sorted(digests))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of `LIBRARIES`; "absent" for one that is not installed."""
     return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
@@ -69,6 +96,27 @@ def _source_files(package: str) -> list[tuple[str, Path]]:
         if path.suffix in _SOURCES and path.is_file()
         if not path.relative_to(Path(root).parent).as_posix().startswith(NOT_RESULTS)
     )
+
+
+def _file_of(module: str, sources: dict[str, Path]) -> str | None:
+    """Return the name of the file that holds a module, or the object that is imported from it."""
+    place = module.replace(".", "/")
+    parent = place.rpartition("/")[0]
+    for name in (f"{place}.py", f"{place}/__init__.py", f"{parent}.py", f"{parent}/__init__.py"):
+        if name in sources:
+            return name
+    return None
+
+
+def _imports(source: bytes) -> set[str]:
+    """Return the full names of everything that a source imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
 def _version(distribution: str) -> str:

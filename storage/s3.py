@@ -9,15 +9,21 @@ turns them into those of `storage`.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Literal
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
+    GenericError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -94,10 +100,76 @@ def walk(uri: str) -> Iterator[tuple[str, int, str]]:
 
 def put(
     uri: str, data: bytes | memoryview, *, mode: Literal["create", "overwrite"] | PutMode
-) -> None:
-    """Write an object in one request, under the condition that `mode` states."""
+) -> str | None:
+    """Write an object in one request, under the condition that `mode` states; return its ETag."""
     store, key = client(uri)
-    obstore.put(store, key, data, mode=mode, use_multipart=False)
+    return obstore.put(store, key, data, mode=mode, use_multipart=False)["e_tag"]
+
+
+def read_range(uri: str, start: int, stop: int, tag: str | None = None) -> memoryview:
+    """Return bytes [start, stop) of an object, only of the version with the ETag `tag` if given."""
+    store, key = client(uri)
+    answer = obstore.get(store, key, options={"range": (start, stop), "if_match": tag})
+    return memoryview(answer.bytes())
+
+
+def head(uri: str) -> tuple[int, str | None]:
+    """Return size (bytes) and ETag of an object."""
+    store, key = client(uri)
+    found = obstore.head(store, key)
+    return found["size"], found["e_tag"]
+
+
+def delete(uri: str) -> None:
+    """Delete an object; one that is not there is fine."""
+    store, key = client(uri)
+    obstore.delete(store, key)
+
+
+def copy(source: str, target: str) -> None:
+    """Copy an object inside its bucket, over whatever is there; the server moves the bytes.
+
+    Raises
+    ------
+    UriError
+        If the two URIs are in different buckets.
+    """
+    store, key = client(source)
+    bucket, new_key = bucket_and_key(target)
+    if bucket != bucket_and_key(source)[0]:
+        raise UriError(f"cannot copy {source} to {target}: a server copies inside one bucket only")
+    obstore.copy(store, key, new_key)
+
+
+def age_s(uri: str) -> float:
+    """Return the seconds since an object was last modified, both times by the server's own clock.
+
+    One HEAD request, signed by the same credentials as all others; obstore itself does not show
+    the answer's Date. The resolution is that of HTTP's dates, 1 s.
+    """
+    store, key = client(uri)
+    url = obstore.sign(store, "HEAD", key, timedelta(minutes=5))
+    for wait_s in (0.2, 1.0, 5.0, None):
+        try:
+            with urlopen(Request(url, method="HEAD"), timeout=30) as answer:
+                now, then = answer.headers["Date"], answer.headers["Last-Modified"]
+            return (parsedate_to_datetime(now) - parsedate_to_datetime(then)).total_seconds()
+        except HTTPError as error:
+            error.close()
+            # No word of the request: its URL holds the signature.
+            if error.code == 404:
+                raise FileNotFoundError(uri) from None
+            if error.code in (401, 403):
+                raise PermissionDeniedError(f"HTTP {error.code} {error.reason}") from None
+            if wait_s is None or error.code < 500:
+                raise GenericError(f"HTTP {error.code} {error.reason}") from None
+        except (OSError, HTTPException) as error:
+            if wait_s is None:
+                raise GenericError(f"no answer ({type(error).__name__})") from None
+        except (TypeError, ValueError):
+            raise GenericError("the server states no Date or no Last-Modified") from None
+        time.sleep(wait_s)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def client(uri: str) -> tuple[S3Store, str]:

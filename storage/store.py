@@ -7,9 +7,10 @@ Three ways to write, and no other:
   up (read back and compared), because a repeated conditional PUT meets its own object
   (icechunk, design document 017).
 - **replace**: atomic overwrite, for progress that nobody's correctness hangs on.
-- **compare and swap**: for the publish pointer.
+- **compare and swap**: for the publish pointer and for claims.
 
-`storage.durable` does this on a file system, `storage.s3` in S3.
+What is created is noted in the open journal (`storage.journal`), which is how a unit's record comes
+to name every object that the unit wrote. `storage.durable` does this on a file system, `storage.s3` in S3.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from storage import durable, s3
+from storage import durable, journal, s3
 from storage.errors import (
     AccessError,
     ConflictError,
@@ -37,9 +38,12 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 __all__ = [
+    "age_s",
+    "canonical_json",
     "compare_and_swap_json",
     "create_bytes",
     "create_json",
+    "delete",
     "exists",
     "join",
     "list_names",
@@ -49,6 +53,7 @@ __all__ = [
     "read_json_tagged",
     "replace_bytes",
     "replace_json",
+    "size",
     "walk",
     "zarr_store",
 ]
@@ -64,9 +69,9 @@ def read_bytes(uri: str) -> bytes:
     """
     with errors_named(uri, "read"):
         path = local_path(uri)
-        if path is not None:
-            return path.read_bytes()
-        return s3.read(uri)[0]
+        data = path.read_bytes() if path is not None else s3.read(uri)[0]
+    journal.note_read(uri)
+    return data
 
 
 def read_json(uri: str) -> Any:
@@ -124,6 +129,48 @@ def list_names(uri: str) -> list[str]:
     return sorted(names)
 
 
+def size(uri: str) -> int:
+    """Return the size of an object in bytes, without reading it.
+
+    Raises
+    ------
+    MissingError
+        If it does not exist.
+    """
+    with errors_named(uri, "look up"):
+        path = local_path(uri)
+        return path.stat().st_size if path is not None else s3.head(uri)[0]
+
+
+def age_s(uri: str) -> float:
+    """Return how many seconds ago an object was last written, by the store's own clock.
+
+    The clock of this machine does not enter: it may be wrong by hours and harm nothing.
+
+    Raises
+    ------
+    MissingError
+        If it does not exist.
+    """
+    with errors_named(uri, "look up"):
+        path = local_path(uri)
+        return durable.age_s(path) if path is not None else s3.age_s(uri)
+
+
+def delete(uri: str) -> None:
+    """Delete an object, if it exists.
+
+    For what no reader can reach any more, and for scratch data: objects of a published run are
+    immutable.
+    """
+    with errors_named(uri, "delete"):
+        path = local_path(uri)
+        if path is not None:
+            path.unlink(missing_ok=True)
+        else:
+            s3.delete(uri)
+
+
 def walk(uri: str) -> Iterator[tuple[str, int, str]]:
     """Yield key (relative to `uri`), size and tag of every object below a folder, in any order.
 
@@ -151,6 +198,10 @@ def create_bytes(uri: str, data: bytes | memoryview) -> None:
     StorageError
         If the object could not be created and is not there either.
     """
+    wanted = journal.digest_to_mend(uri)
+    if wanted is not None:
+        _mend(uri, data, wanted)
+        return
 
     def put() -> None:
         path = local_path(uri)
@@ -168,6 +219,24 @@ def create_bytes(uri: str, data: bytes | memoryview) -> None:
             "another result the second time depends on more than its inputs. Start a new run, "
             "and report this if code and configuration did not change"
         )
+    journal.note_written(uri, data)
+
+
+def _mend(uri: str, data: bytes | memoryview, wanted: str) -> None:
+    """Write the recorded content of an object over whatever is there; readers see it whole."""
+    found = journal.digest_of(data)
+    if found != wanted:
+        raise ConflictError(
+            f"{uri} cannot be mended: computed again it has the digest {found[:16]}, its record "
+            f"says {wanted[:16]}. Its inputs, the code or a library changed since; start a new run"
+        )
+    try:
+        stored = read_bytes(uri)
+    except MissingError:
+        stored = None
+    if stored is None or journal.digest_of(stored) != wanted:
+        _overwrite(uri, data)
+    journal.note_written(uri, data)
 
 
 def create_json(uri: str, value: Any) -> None:
@@ -178,11 +247,15 @@ def create_json(uri: str, value: Any) -> None:
     ConflictError
         If the object exists with another value.
     """
-    create_bytes(uri, _canonical(uri, value))
+    create_bytes(uri, canonical_json(uri, value))
 
 
-def replace_bytes(uri: str, data: bytes) -> None:
+def replace_bytes(uri: str, data: bytes | memoryview) -> None:
     """Write an object over whatever has its name; readers see the old or the new one, whole."""
+    _overwrite(uri, data)
+
+
+def _overwrite(uri: str, data: bytes | memoryview) -> None:
     with errors_named(uri, "write"):
         path = local_path(uri)
         if path is not None:
@@ -193,35 +266,51 @@ def replace_bytes(uri: str, data: bytes) -> None:
 
 def replace_json(uri: str, value: Any) -> None:
     """Write a JSON object over whatever has its name."""
-    replace_bytes(uri, _canonical(uri, value))
+    replace_bytes(uri, canonical_json(uri, value))
 
 
-def compare_and_swap_json(uri: str, value: Any, etag: str | None) -> None:
+def compare_and_swap_json(uri: str, value: Any, etag: str | None) -> str | None:
     """Write a JSON object only if it is still the one that was read with `etag`.
+
+    Two writers must never swap in equal values: a lost answer is told from a lost race by what is
+    stored. Put something of your own into the value.
 
     Parameters
     ----------
     etag : str or None
         As `read_json_tagged` returned it; None means that the object must not exist.
 
+    Returns
+    -------
+    etag : str
+        Of the value that was written, for the next swap.
+
     Raises
     ------
     ConflictError
         If another writer was first. Read again and decide anew.
     """
-    data = _canonical(uri, value)
+    data = canonical_json(uri, value)
+    tag: str | None = None
 
     def put() -> None:
+        nonlocal tag
         path = local_path(uri)
         if path is not None:
             if not durable.swap(path, data, etag):
                 raise FileExistsError(errno.EEXIST, "changed since it was read", str(path))
+            tag = durable.etag(data)
         else:
-            s3.put(uri, data, mode="create" if etag is None else {"e_tag": etag})
+            tag = s3.put(uri, data, mode="create" if etag is None else {"e_tag": etag})
 
     if _put_or_read_back(uri, put, data) is not None:
         wanted = "did not exist" if etag is None else f"had the tag {etag}"
         raise ConflictError(f"{uri} changed since it {wanted}; read it again and decide anew")
+    if tag is None:  # the answer was lost
+        stored, tag = read_json_tagged(uri)
+        if stored != json.loads(data):
+            raise ConflictError(f"{uri} was swapped, and swapped again by another writer")
+    return tag
 
 
 def zarr_store(uri: str, *, read_only: bool, sparse: bool = False) -> Store:
@@ -289,7 +378,8 @@ def _put_or_read_back(uri: str, put: Callable[[], None], data: bytes | memoryvie
     return None
 
 
-def _canonical(uri: str, value: Any) -> bytes:
+def canonical_json(uri: str, value: Any) -> bytes:
+    """Return the one text of a JSON value: equal values are equal bytes."""
     try:
         text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:

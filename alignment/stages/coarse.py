@@ -9,8 +9,8 @@ import numpy as np
 from alignment.coarse import PairAffine, estimate_pair, fit_canvas, solve_stack
 from alignment.runs import Run, load
 from alignment.stages import inputs
-from alignment.stages.units import Pair, Phase, Record, Whole
-from storage import ledger
+from alignment.stages.units import Pair, Phase, Record, Ref, Whole
+from storage.commit import records
 from storage.volume import create_array, open_array
 
 SMALLEST_SIDE_PX = 400
@@ -20,7 +20,7 @@ SMALLEST_SIDE_PX = 400
 def phases(run: Run) -> Iterator[Phase]:
     """Yield the pairs first, then the one solve that needs them all."""
     pairs = inputs.pairs(run, run.config.coarse.neighbours)
-    yield Phase("pairs", [Pair(z, d) for z, d in pairs], compare_pair)
+    yield Phase("pairs", [Pair(z, d) for z, d in pairs], compare_pair, reads_pair, ("coarse",))
     create_array(
         run.uri,
         "coarse",
@@ -31,7 +31,21 @@ def phases(run: Run) -> Iterator[Phase]:
         dimension_names=("z", "row_yx", "column_yx1"),
         attributes={"unit": "px at mip 0", "maps": "common frame (y, x, 1) to source (y, x)"},
     )
-    yield Phase("solve", [Whole()], solve)
+    yield Phase("solve", [Whole()], solve, reads_pairs, ("coarse", "section_yx"))
+
+
+def reads_pair(unit: Pair, *, run_uri: str) -> list[Ref]:
+    """Return both sections and their valid parts."""
+    both = (unit.z - unit.d, unit.z)
+    return [*map(inputs.ingested, both), *map(inputs.masked, both)]
+
+
+def reads_pairs(_: Whole, *, run_uri: str) -> list[Ref | str]:
+    """Return what was found of every pair, and which sections are missing."""
+    run = load(run_uri)
+    pairs = inputs.pairs(run, run.config.coarse.neighbours)
+    found = [Ref("coarse", "pairs", Pair(z, d).label) for z, d in pairs]
+    return [*found, inputs.missing_fact(run_uri)]
 
 
 def compared_mip(run: Run) -> int:
@@ -67,7 +81,7 @@ def solve(_: Whole, *, run_uri: str) -> Record:
         (record["z"], record["d"]): PairAffine(
             np.array(record["matrix"]), record["score"], record["inliers"], record["method"]
         )
-        for record in ledger.read_records(run_uri, "coarse", "pairs").values()
+        for record in records.read_records(run_uri, "coarse", "pairs").values()
         if record["matrix"] is not None
     }
     solution = solve_stack(

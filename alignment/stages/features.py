@@ -10,7 +10,7 @@ import numpy as np
 from alignment.features import normalise
 from alignment.runs import Run, load
 from alignment.stages import inputs
-from alignment.stages.units import Phase, Record, Section
+from alignment.stages.units import Phase, Record, Ref, Section
 from storage.volume import create_array, open_array
 
 
@@ -29,7 +29,13 @@ def phases(run: Run) -> Iterator[Phase]:
             attributes={"mip": mip},
         )
         units = [Section(z) for z in inputs.present(run)]
-        yield Phase(f"mip{mip}", units, partial(normalise_section, mip=mip))
+        work = partial(normalise_section, mip=mip)
+        yield Phase(f"mip{mip}", units, work, reads_section, ("features",))
+
+
+def reads_section(unit: Section, *, run_uri: str) -> list[Ref]:
+    """Return the section and its valid part."""
+    return [inputs.ingested(unit.z), inputs.masked(unit.z)]
 
 
 def normalise_section(unit: Section, *, run_uri: str, mip: int) -> Record:

@@ -11,7 +11,8 @@ from alignment.filter import count_reasons, reject_cycles, reject_outliers
 from alignment.match import CHANNELS, grid_spacing_px
 from alignment.runs import Run, load
 from alignment.stages import inputs
-from alignment.stages.units import Phase, Record, Section
+from alignment.stages.match import last_round
+from alignment.stages.units import Phase, Record, Ref, Section
 from storage.volume import create_array, open_array
 
 
@@ -39,7 +40,23 @@ def phases(run: Run) -> Iterator[Phase]:
             fill_value=0,
             dimension_names=("z", "y", "x"),
         )
-    yield Phase("sections", [Section(z) for z in sorted({z for z, _ in pairs})], judge_section)
+    units = [Section(z) for z in sorted({z for z, _ in pairs})]
+    yield Phase("sections", units, judge_section, reads_matches, ("filter", "match"))
+
+
+def reads_matches(unit: Section, *, run_uri: str) -> list[Ref]:
+    """Return the section's matches, and those of its earlier neighbours that close a cycle."""
+    run = load(run_uri)
+    pairs = set(inputs.match_pairs(run))
+    own = sorted(d for z, d in pairs if z == unit.z)
+    links = [
+        (unit.z - near, far - near)
+        for near in own
+        for far in own
+        if far > near and (unit.z - near, far - near) in pairs
+    ]
+    read = [*((unit.z, d) for d in own), *links]
+    return [ref for z, d in read for ref in last_round(run, z, d)]
 
 
 def judge_section(unit: Section, *, run_uri: str) -> Record:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.runs import Run
-from storage import ledger
+from alignment.stages.units import Ref, Section, Whole
+from storage.commit import records
 from storage.grid import Box
 from storage.volume import Array, open_array, read, read_region, write_region
 
@@ -61,8 +62,27 @@ def valid(run: Run, z: int, mip: int) -> NDArray[np.bool_]:
 @lru_cache(maxsize=8)
 def missing(run_uri: str) -> frozenset[int]:
     """Return the sections that have too little tissue to be aligned; the others bridge them."""
-    records = ledger.read_records(run_uri, "masks", "sections")
-    return frozenset(record["z"] for record in records.values() if record["missing"])
+    masked = records.read_records(run_uri, "masks", "sections")
+    return frozenset(record["z"] for record in masked.values() if record["missing"])
+
+
+def ingested(z: int) -> Ref:
+    """Return the section z as it came, as an input."""
+    return Ref("ingest", "sections", Section(z).label)
+
+
+def masked(z: int) -> Ref:
+    """Return the valid part of section z, as an input."""
+    return Ref("masks", "sections", Section(z).label)
+
+
+PLACED = Ref("coarse", "solve", Whole().label)
+"""The coarse places of all sections, as an input."""
+
+
+def missing_fact(run_uri: str) -> str:
+    """Return which sections are missing, as an input."""
+    return f"missing {sorted(missing(run_uri))}"
 
 
 def present(run: Run) -> list[int]:
@@ -104,5 +124,5 @@ class Coarse:
 def coarse(run_uri: str) -> Coarse:
     """Return the coarse stage's answer; cached, because it never changes."""
     matrices = read_all(open_array(run_uri, "coarse"))
-    ny, nx = ledger.read_records(run_uri, "coarse", "solve")["all"]["canvas"]
+    ny, nx = records.read_records(run_uri, "coarse", "solve")["all"]["canvas"]
     return Coarse(matrices, (ny, nx))

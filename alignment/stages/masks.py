@@ -9,7 +9,7 @@ import numpy as np
 from alignment.masks import Defect, estimate_valid, is_missing
 from alignment.runs import Run, load
 from alignment.stages import inputs
-from alignment.stages.units import Phase, Record, Section
+from alignment.stages.units import Phase, Record, Ref, Section
 from storage.volume import create_array, open_array
 
 
@@ -28,7 +28,13 @@ def phases(run: Run) -> Iterator[Phase]:
             dimension_names=("z", "y", "x"),
             attributes={"mip": run.config.masks.mip},
         )
-    yield Phase("sections", [Section(z) for z in range(run.shape[0])], mask_section)
+    units = [Section(z) for z in range(run.shape[0])]
+    yield Phase("sections", units, mask_section, reads_section, ("masks",))
+
+
+def reads_section(unit: Section, *, run_uri: str) -> list[Ref]:
+    """Return the section itself."""
+    return [inputs.ingested(unit.z)]
 
 
 def mask_section(unit: Section, *, run_uri: str) -> Record:

@@ -19,7 +19,7 @@ from alignment.rematch import add_guide, pull, reach_nodes, smooth_guide
 from alignment.render import warp_affine
 from alignment.runs import Run, load
 from alignment.stages import inputs
-from alignment.stages.units import NodeBlock, Phase, Record
+from alignment.stages.units import NodeBlock, Phase, Record, Ref, Section
 from storage.volume import create_array, open_array, read_region, write_region
 
 BLOCK_NODES = 64
@@ -30,7 +30,41 @@ def phases(run: Run) -> Iterator[Phase]:
     """Yield one phase a round, over blocks of nodes of all pairs."""
     for k in range(len(run.config.match.refine) + 1):
         work = partial(refine, k=k) if k else search
-        yield Phase(f"round{k}", _blocks(run, round_path(run.config.match, k)), work)
+        reads = partial(reads_block, k=k)
+        units = _blocks(run, round_path(run.config.match, k))
+        yield Phase(f"round{k}", units, work, reads, ("match",))
+
+
+def reads_block(unit: NodeBlock, *, run_uri: str, k: int) -> list[Ref]:
+    """Return both sections' features and valid parts, their places, and the round before."""
+    run = load(run_uri)
+    config = run.config.match
+    both = (unit.z - unit.d, unit.z)
+    levels = [config.refine[k - 1]] if k else config.levels
+    features = [
+        Ref("features", f"mip{level.mip}", Section(z).label) for level in levels for z in both
+    ]
+    before = _pair_blocks(run, unit.z, unit.d, k - 1, around=unit) if k else []
+    return [*features, *map(inputs.masked, both), inputs.PLACED, *before]
+
+
+def last_round(run: Run, z: int, d: int) -> list[Ref]:
+    """Return the final matches of a pair, as inputs."""
+    return _pair_blocks(run, z, d, len(run.config.match.refine))
+
+
+def _pair_blocks(run: Run, z: int, d: int, k: int, *, around: NodeBlock | None = None) -> list[Ref]:
+    """Return the blocks of a pair in round k; only those that `_guide` reads around a block."""
+    ny, nx = _grid(run)
+    reach = reach_nodes(run.config.match.refine_smoothing_nodes)
+    i0, j0, i1, j1 = (around or NodeBlock(z, d, 0, 0, ny, nx))[2:]
+    return [
+        Ref("match", f"round{k}", NodeBlock(z, d, i, j, 0, 0).label)
+        for i in range(0, ny, BLOCK_NODES)
+        for j in range(0, nx, BLOCK_NODES)
+        if i < i1 + reach and i + BLOCK_NODES > i0 - reach
+        if j < j1 + reach and j + BLOCK_NODES > j0 - reach
+    ]
 
 
 def round_path(config: MatchConfig, k: int) -> str:

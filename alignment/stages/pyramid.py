@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from alignment.pyramid import downsample
 from alignment.runs import Run, pyramid_levels
 from alignment.stages.render import PATH
-from alignment.stages.units import Phase, Record
+from alignment.stages.units import Phase, Record, Ref
 from storage.grid import Box, tile
-from storage.volume import open_array, read, write
+from storage.volume import open_array, read, write, write_unit
 
 
 def phases(run: Run) -> Iterator[Phase]:
@@ -17,7 +17,15 @@ def phases(run: Run) -> Iterator[Phase]:
     for mip in range(1, pyramid_levels(open_array(run.uri, f"{PATH}/0").shape)):
         target = open_array(run.uri, f"{PATH}/{mip}")
         units = list(tile(target.shape, target.shards or target.chunks, mip=mip))
-        yield Phase(f"mip{mip}", units, downsample_shard)
+        yield Phase(f"mip{mip}", units, downsample_shard, reads_finer)
+
+
+def reads_finer(box: Box, *, run_uri: str) -> list[Ref]:
+    """Return the shards of the finer level that a shard covers."""
+    finer = open_array(run_uri, f"{PATH}/{box.mip - 1}")
+    stage, phase = ("render", "shards") if box.mip == 1 else ("pyramid", f"mip{box.mip - 1}")
+    shards = tile(finer.shape, write_unit(finer), mip=box.mip - 1)
+    return [Ref(stage, phase, shard.label) for shard in shards if shard.overlaps(box.finer())]
 
 
 def downsample_shard(box: Box, *, run_uri: str) -> Record:

@@ -30,11 +30,12 @@ from alignment.report_data import (
 from alignment.runs import Run, load
 from alignment.stages import inputs, knowntruth
 from alignment.stages.order import ORDER
-from alignment.stages.units import Pair, Phase, Record, Whole
+from alignment.stages.units import Pair, Phase, Record, Ref, Whole
 from storage import ledger
-from storage.grid import Box
+from storage.commit import records
+from storage.grid import Box, tile
 from storage.store import join, replace_bytes, replace_json
-from storage.volume import create_array, open_array, read
+from storage.volume import create_array, open_array, read, write_unit
 
 Image = NDArray[np.uint8]
 
@@ -58,8 +59,22 @@ def phases(run: Run) -> Iterator[Phase]:
             dimension_names=("z", "y", "x"),
             attributes={"chunk_px": side, "quantity": "Pearson r with the preceding section"},
         )
-    yield Phase("pairs", [Pair(z, d) for z, d in inputs.pairs(run, 1)], compare_pair)
+    pairs = [Pair(z, d) for z, d in inputs.pairs(run, 1)]
+    yield Phase("pairs", pairs, compare_pair, reads_pair, ("qc",))
     yield Phase("report", [Whole()], write_report, always=True)
+
+
+def reads_pair(unit: Pair, *, run_uri: str) -> list[Ref]:
+    """Return both sections as they came and the shards that show them aligned."""
+    both = (unit.z - unit.d, unit.z)
+    finest = open_array(run_uri, "aligned/0")
+    shards = tile(finest.shape, write_unit(finest), mip=0)
+    shown = [
+        Ref("render", "shards", shard.label)
+        for shard in shards
+        if any(shard.start[0] <= z < shard.stop[0] for z in both)
+    ]
+    return [*map(inputs.ingested, both), *shown, inputs.PLACED]
 
 
 def compare_pair(unit: Pair, *, run_uri: str) -> Record:
@@ -145,7 +160,7 @@ def gather(run: Run) -> ReportData:
         sections=_section_rows(run),
         matches=sum(
             record["matched"]
-            for record in ledger.read_records(run.uri, "match", last_round).values()
+            for record in records.read_records(run.uri, "match", last_round).values()
         ),
         filters=_filter_counts(run),
         pictures=tuple(
@@ -206,9 +221,9 @@ def _facts(run: Run) -> RunFacts:
 
 
 def _section_rows(run: Run) -> tuple[SectionRow, ...]:
-    masked = ledger.read_records(run.uri, "masks", "sections")
-    ingested = ledger.read_records(run.uri, "ingest", "sections")
-    placed = ledger.read_records(run.uri, "coarse", "solve")["all"]
+    masked = records.read_records(run.uri, "masks", "sections")
+    ingested = records.read_records(run.uri, "ingest", "sections")
+    placed = records.read_records(run.uri, "coarse", "solve")["all"]
     gone = inputs.missing(run.uri)
     rows = []
     for label, record in sorted(masked.items()):
@@ -241,7 +256,7 @@ def _spacing(run: Run) -> int:
 
 def _filter_counts(run: Run) -> tuple[FilterCount, ...]:
     totals = dict.fromkeys((reason.name or "" for reason in Reason), 0)
-    for record in ledger.read_records(run.uri, "filter", "sections").values():
+    for record in records.read_records(run.uri, "filter", "sections").values():
         for pair in record["pairs"].values():
             for name, count in pair["reasons"].items():
                 totals[name] += count

@@ -10,7 +10,7 @@ from alignment.match import CHANNELS, grid_spacing_px
 from alignment.relax import PairMatches, relax_stack
 from alignment.runs import Run, load
 from alignment.stages import inputs
-from alignment.stages.units import Phase, Record, Whole
+from alignment.stages.units import Phase, Record, Ref, Section, Whole
 from storage.volume import create_array, open_array
 
 COVARIANCE = [CHANNELS.index(name) for name in ("cov_yy", "cov_yx", "cov_xx")]
@@ -18,7 +18,14 @@ COVARIANCE = [CHANNELS.index(name) for name in ("cov_yy", "cov_yx", "cov_xx")]
 
 def phases(run: Run) -> Iterator[Phase]:
     """Yield the one solve; it needs every match of the stack."""
-    yield Phase("solve", [Whole()], relax)
+    yield Phase("solve", [Whole()], relax, reads_trusted, ("relax", "match"))
+
+
+def reads_trusted(_: Whole, *, run_uri: str) -> list[Ref | str]:
+    """Return the trusted matches of all sections, the canvas, and which sections are missing."""
+    sections = sorted({z for z, _ in inputs.match_pairs(load(run_uri))})
+    trusted = [Ref("filter", "sections", Section(z).label) for z in sections]
+    return [*trusted, inputs.PLACED, inputs.missing_fact(run_uri)]
 
 
 def relax(_: Whole, *, run_uri: str) -> Record:

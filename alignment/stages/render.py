@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from alignment.render import source_bounds, warp
 from alignment.runs import Run, load, pyramid_levels
 from alignment.stages import inputs
-from alignment.stages.units import Phase, Record
+from alignment.stages.units import Phase, Record, Ref, Whole
 from storage.grid import Box, tile
 from storage.store import join
 from storage.volume import create_image, open_array, read, write
@@ -32,7 +32,18 @@ def phases(run: Run) -> Iterator[Phase]:
         name="aligned",
     )
     units = list(tile(shape, levels[0].shards or levels[0].chunks, mip=0))
-    yield Phase("shards", units, render_shard)
+    yield Phase("shards", units, render_shard, reads_sections, ("render", "relax"))
+
+
+def reads_sections(box: Box, *, run_uri: str) -> list[Ref | str]:
+    """Return the sections that a shard shows, with the fields and places that move them."""
+    run = load(run_uri)
+    shown = {shown_section(run, z) for z in range(box.start[0], box.stop[0])}
+    sources = sorted(z for z in shown if z is not None)
+    solved = Ref("relax", "solve", Whole().label)
+    fields = [solved._replace(below=f"fields/c/{z}/") for z in sources]
+    sections = [inputs.ingested(z) for z in sources]
+    return [*sections, *fields, inputs.PLACED, inputs.missing_fact(run_uri)]
 
 
 def render_shard(box: Box, *, run_uri: str) -> Record:

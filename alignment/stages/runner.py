@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -16,14 +15,18 @@ from alignment.blockwise import Client, driver_client, run_blocks
 from alignment.errors import AlignmentError, ConfigError, DataError
 from alignment.runs import Run, load
 from alignment.stages.order import ORDER
-from alignment.stages.units import Phase, Unit
+from alignment.stages.units import Phase
+from alignment.stages.work import Work
 from storage import ledger
-from storage.errors import AccessError, SourceError, StorageError, UriError
+from storage.commit import manifest, records
+from storage.errors import AccessError, ConflictError, SourceError, StorageError, UriError
+from storage.journal import Journal, journal
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
 MAX_FAULTS_TOLD = 5
+STOPPED = "stopped from outside, by a user or a second driver; the rest was not begun"
 
 
 class StageFailed(AlignmentError):
@@ -82,28 +85,34 @@ def run_stage(
     with progress.beating():
         try:
             faults = _run_phases(stage, load(run_uri), client, progress)
+            if faults:
+                raise StageFailed(progress.fail(faults))
+            progress.settle(status="done")
         except StageFailed:
             raise
         except Exception as error:
+            if progress.is_stopped:
+                raise StageFailed(STOPPED) from error
             progress.fail([_Fault("the stage itself", error)])
             raise StageFailed(f"stage {stage!r}: {error}") from error
-        if faults:
-            raise StageFailed(progress.fail(faults))
-        progress.settle(status="done")
     return progress.state.blocks_done
 
 
 def _run_phases(stage: str, run: Run, client: Client, progress: _Progress) -> list[_Fault]:
-    """Run the phases in order; a phase with faults is finished but the next is not begun."""
-    for phase in import_module(f"alignment.stages.{stage}").phases(run):
-        done = set() if phase.always else ledger.recorded(run.uri, stage, phase.name)
+    """Run the phases in order; a phase with faults is finished but the next is not begun.
+
+    When all units of all phases have records, the stage is sealed by its manifest.
+    """
+    units: dict[str, list[str]] = {}
+    metadata = Journal()
+    for phase in noted_phases(stage, run, metadata):
+        done = set() if phase.always else records.recorded(run.uri, stage, phase.name)
         todo = [unit for unit in phase.units if unit.label not in done]
         progress.begin(phase, skipped=len(phase.units) - len(todo))
-        work = partial(_run_unit, stage=stage, phase=phase.name, work=phase.work, run_uri=run.uri)
         faults = []
-        for outcome in run_blocks(work, todo, client):
+        for outcome in run_blocks(Work.of(stage, phase, run), todo, client):
             if progress.is_stopped:
-                raise StageFailed("stopped from outside; the rest was not begun")
+                raise StageFailed(STOPPED)
             if outcome.error is None:
                 progress.advance(outcome.value or {})
             else:
@@ -111,14 +120,24 @@ def _run_phases(stage: str, run: Run, client: Client, progress: _Progress) -> li
                 faults.append(_Fault(outcome.block.label, outcome.error))
         if faults:
             return faults
+        if not phase.always:
+            units[phase.name] = [unit.label for unit in phase.units]
+    if units:
+        objects = records.objects_of(metadata.written, run.uri)
+        manifest.seal(run.uri, stage, units, objects)
     return []
 
 
-def _run_unit(unit: Unit, *, stage: str, phase: str, work: Any, run_uri: str) -> dict[str, Any]:
-    """Do one unit on a worker and leave its record, after its outputs are in place."""
-    record: dict[str, Any] = work(unit, run_uri=run_uri)
-    ledger.record(run_uri, stage, phase, unit.label, record)
-    return record
+def noted_phases(stage: str, run: Run, noted: Journal) -> Iterator[Phase]:
+    """Yield a stage's phases; what it writes meanwhile, its arrays' metadata, is noted."""
+    phases = iter(import_module(f"alignment.stages.{stage}").phases(run))
+    while True:
+        with journal() as now:
+            phase = next(phases, None)
+        noted.written += now.written
+        if phase is None:
+            return
+        yield phase
 
 
 class _Progress:
@@ -127,12 +146,12 @@ class _Progress:
     def __init__(
         self, run_uri: str, stage: str, tell: Callable[[ledger.StageState], None] | None
     ) -> None:
-        self._run_uri = run_uri
         self._tell = tell or (lambda _: None)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._stopped_outside = threading.Event()
-        earlier = ledger.read_state(run_uri, stage)
+        self._lease = ledger.take(run_uri, stage)
+        earlier = self._lease.state
         self._started = time.monotonic() - earlier.seconds
         self.state = replace(
             earlier,
@@ -146,7 +165,7 @@ class _Progress:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether somebody else has settled the stage, such as a user who marked it as failed."""
+        """Whether the stage is another's: a user stopped it, or a second driver took it over."""
         return self._stopped_outside.is_set()
 
     def begin(self, phase: Phase, *, skipped: int) -> None:
@@ -197,12 +216,11 @@ class _Progress:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             try:
-                if ledger.read_state(self._run_uri, self.state.stage).is_settled:
-                    self._stopped_outside.set()
-                    return
                 with self._lock:
                     if not self._stop.is_set():
                         self._write()
+            except ConflictError:
+                return
             except StorageError as error:  # a late heartbeat harms less than none ever after
                 log.warning("no heartbeat of stage %s: %s", self.state.stage, error)
 
@@ -216,7 +234,11 @@ class _Progress:
         self.state = replace(
             self.state, heartbeat=time.time(), seconds=time.monotonic() - self._started
         )
-        ledger.write_state(self._run_uri, self.state)
+        try:
+            self._lease.report(self.state)
+        except ConflictError:
+            self._stopped_outside.set()
+            raise
 
 
 def _describe(error: Exception) -> str:

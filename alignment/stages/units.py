@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -66,6 +66,25 @@ class Whole(NamedTuple):
         return "all"
 
 
+class Ref(NamedTuple):
+    """What another unit made, as an input of a unit: it enters the key by its content."""
+
+    stage: str
+    phase: str
+    unit: str
+    below: str = ""
+    """Only its objects whose path begins so; all that it made without this."""
+
+
+Inputs = Callable[..., Iterable[Ref | str]]
+"""Called as ``inputs(unit, run_uri=...)``; a str is a fact that is its own digest."""
+
+
+def no_inputs(_: Unit, *, run_uri: str) -> Iterable[Ref | str]:
+    """Return that a unit reads nothing of the run."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Phase:
     """Units that may run in any order and at the same time."""
@@ -74,5 +93,9 @@ class Phase:
     units: Sequence[Unit]
     work: Callable[..., Record]
     """Called as ``work(unit, run_uri=...)`` on a worker; returns the unit's record."""
+    inputs: Inputs = no_inputs
+    """What a unit reads, all of it: a unit whose inputs are as before need not be done again."""
+    parameters: tuple[str, ...] = ()
+    """Sections of the configuration on which the units' results depend."""
     always: bool = False
     """True: done again even if it has a record (cheap, idempotent, and about mutable things)."""

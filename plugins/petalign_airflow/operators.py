@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from alignment.config import parse_config
 from alignment.errors import ConfigError, DataError
-from petalign_airflow.drivers import DRIVER, driver_name, give_up
+from petalign_airflow.drivers import DRIVER, driver_name
 from petalign_airflow.hooks import DaskHook
 from petalign_airflow.links import DashboardLink, ReportLink, ViewerLink
 from petalign_airflow.params import nested
@@ -107,7 +107,7 @@ class RunStageOperator(BaseOperator):
             try:
                 hook.start(DRIVER, self.stage, self.run_uri, name=name, key=key)
             except Exception as error:  # the claim is given back: a retry need not wait for it
-                give_up(self.run_uri, self.stage, str(error))
+                ledger.stop(self.run_uri, self.stage, str(error))
                 raise
             self._has_started = True
             self.log.info("started the driver of stage %s as Dask task %s", self.stage, key)
@@ -129,7 +129,7 @@ class RunStageOperator(BaseOperator):
         what a user does. So a worker that dies costs a stage its first seconds at most.
         """
         if self._has_started:
-            give_up(self.run_uri, self.stage, "its task was killed in Airflow")
+            ledger.stop(self.run_uri, self.stage, "its task was killed in Airflow")
 
     def resume(self, context: Context, event: dict[str, Any]) -> int:
         """Return the number of finished blocks, or fail in the stage's own words."""
@@ -140,7 +140,7 @@ class RunStageOperator(BaseOperator):
                 self.log.warning("stage %s waits for Dask: %s", self.stage, driver.words)
                 self._watch()
             reason = f"its driver does not report ({driver.words})"
-            give_up(self.run_uri, self.stage, reason)
+            ledger.stop(self.run_uri, self.stage, reason)
             event = event | {"error": reason, "error_kind": "other"}
         hook.forget(name)
         if event["status"] != "done":

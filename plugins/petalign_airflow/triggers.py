@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from petalign_airflow.drivers import driver_name, give_up
+from petalign_airflow.drivers import driver_name
 from petalign_airflow.hooks import DaskHook
 from storage import ledger
 from storage.errors import StorageError
@@ -83,5 +83,5 @@ class StageTrigger(BaseTrigger):
         await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
-        give_up(self.run_uri, self.stage, "a user marked or cleared its task in Airflow")
+        ledger.stop(self.run_uri, self.stage, "a user marked or cleared its task in Airflow")
         DaskHook(self.dask_conn_id).forget(driver_name(self.run_uri, self.stage))

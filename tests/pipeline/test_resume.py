@@ -9,6 +9,7 @@ from alignment.blockwise import local_client
 from alignment.runs import load, prepare
 from alignment.stages import ORDER, run_stage, runner
 from storage import ledger
+from storage.commit import records
 
 from .conftest import CONFIG
 
@@ -18,7 +19,7 @@ def digests(run_uri):
     found = {}
     for stage in ORDER:
         for phase in runner.import_module(f"alignment.stages.{stage}").phases(load(run_uri)):
-            found[stage, phase.name] = ledger.read_records(run_uri, stage, phase.name)
+            found[stage, phase.name] = records.read_records(run_uri, stage, phase.name)
     return found
 
 

@@ -13,7 +13,7 @@ from alignment.phantom import PhantomConfig
 from alignment.platform.errors import RequestRefused
 from alignment.runs import load, prepare
 from alignment.stages import ORDER, run_stage, runner
-from storage import ledger
+from storage.commit import records
 from storage.store import exists
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
@@ -30,7 +30,7 @@ def bucket(platform, monkeypatch):
 
 def records(run_uri):
     return {
-        (stage, phase.name): ledger.read_records(run_uri, stage, phase.name)
+        (stage, phase.name): records.read_records(run_uri, stage, phase.name)
         for stage in ORDER
         for phase in runner.import_module(f"alignment.stages.{stage}").phases(load(run_uri))
         if stage != "publish"

@@ -9,8 +9,7 @@ from dataclasses import replace
 import pytest
 
 from storage import ledger, store
-from storage.errors import ConflictError, CorruptError, MissingError, UriError
-from storage.grid import tile
+from storage.errors import ConflictError, CorruptError, UriError
 from storage.ledger import StageState
 
 
@@ -31,22 +30,50 @@ def test_the_last_state_is_read(root):
     assert ledger.read_state(root, "relax") == StageState("relax")
 
 
-def test_silence_is_measured_both_ways():
-    state = StageState("match", "running", heartbeat=1000.0)
-    assert not state.is_silent(1059.0, 60.0)
-    assert state.is_silent(1061.0, 60.0)
-    assert not state.is_silent(941.0, 60.0)  # clocks differ a little
-    assert state.is_silent(900.0, 60.0)  # a clock that was an hour ahead must not block for ever
-    assert not replace(state, status="done").is_silent(5000.0, 60.0)
-
-
 def test_one_claim_until_the_driver_falls_silent(root):
     assert ledger.claim(root, "match", silent_after_s=60)
     assert not ledger.claim(root, "match", silent_after_s=60)
     assert ledger.read_state(root, "match").status == "running"
-    ledger.write_state(root, StageState("match", "running", heartbeat=time.time() - 100))
+    time.sleep(2.1)  # HTTP's dates have whole seconds
+    assert 1 <= ledger.silence_s(root, "match") <= 30
+    assert ledger.claim(root, "match", silent_after_s=0.9)
+    assert ledger.read_state(root, "match").epoch == 2
+
+
+def test_a_wrong_clock_of_this_machine_changes_nothing(root, monkeypatch):
     assert ledger.claim(root, "match", silent_after_s=60)
-    assert not ledger.claim(root, "match", silent_after_s=60)
+    for skew_s in (3600, -3600):
+        now = time.time() + skew_s
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        assert ledger.silence_s(root, "match") < 30
+        assert not ledger.claim(root, "match", silent_after_s=60)
+
+
+def test_nobody_has_reported_on_a_stage_that_was_never_begun(root):
+    assert ledger.silence_s(root, "match") == float("inf")
+
+
+def test_a_driver_that_was_thought_dead_learns_of_its_successor(root):
+    first = ledger.take(root, "match")
+    first.report(replace(first.state, status="running", blocks_done=1))
+    second = ledger.take(root, "match")
+    assert (second.state.epoch, second.state.blocks_done) == (2, 1)
+    with pytest.raises(ConflictError, match="another driver took the stage over"):
+        first.report(replace(first.state, blocks_done=2))
+    second.report(replace(second.state, blocks_done=3))
+    assert ledger.read_state(root, "match").blocks_done == 3
+
+
+def test_a_stopped_driver_cannot_overwrite_the_verdict(root):
+    lease = ledger.take(root, "match")
+    lease.report(replace(lease.state, status="running"))
+    ledger.stop(root, "match", "a user said so")
+    with pytest.raises(ConflictError):
+        lease.report(replace(lease.state, status="running", blocks_done=9))
+    state = ledger.read_state(root, "match")
+    assert (state.status, state.error) == ("failed", "a user said so")
+    ledger.stop(root, "match", "again")
+    assert ledger.read_state(root, "match").error == "a user said so"
 
 
 @pytest.mark.parametrize(("status", "free"), [("waiting", True), ("failed", True), ("done", False)])
@@ -71,33 +98,7 @@ def test_claims_of_the_same_instant_differ(root, monkeypatch):
     assert sum(won) == 1
 
 
-def test_records_are_found_by_unit(root):
-    boxes = [box.label for box in tile((2, 8, 8), (1, 4, 8), mip=0)]
-    assert ledger.recorded(root, "render", "mip0") == set()
-    for i, label in enumerate(boxes):
-        ledger.record(root, "render", "mip0", label, {"sha256": f"{i}"})
-    ledger.record(root, "render", "mip1", "m1_z0_y0_x0", {"sha256": "x"})
-    assert ledger.recorded(root, "render", "mip0") == set(boxes)
-    assert ledger.recorded(root, "render", "mip1") == {"m1_z0_y0_x0"}
-    records = ledger.read_records(root, "render", "mip0")
-    assert records == {label: {"sha256": f"{i}"} for i, label in enumerate(boxes)}
-    assert list(records) == sorted(boxes)
-    assert ledger.read_records(root, "render", "mip0", boxes[1:2]) == {boxes[1]: {"sha256": "1"}}
-    with pytest.raises(MissingError, match="m9"):
-        ledger.read_records(root, "render", "mip0", ["m9"])
-
-
-def test_a_unit_is_recorded_once(root):
-    ledger.record(root, "match", "d1", "z4", {"sha256": "a"})
-    ledger.record(root, "match", "d1", "z4", {"sha256": "a"})
-    with pytest.raises(ConflictError, match=r"commits/match/d1/z4\.json"):
-        ledger.record(root, "match", "d1", "z4", {"sha256": "b"})
-    assert ledger.read_records(root, "match", "d1") == {"z4": {"sha256": "a"}}
-
-
 def test_names_cannot_leave_the_run(tmp_path):
-    with pytest.raises(UriError):
-        ledger.record(str(tmp_path), "match", "..", "../../x", {})
     with pytest.raises(UriError):
         ledger.read_state(str(tmp_path), "../other/state/match")
 

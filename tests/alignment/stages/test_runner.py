@@ -8,13 +8,15 @@ from types import SimpleNamespace
 import pytest
 from distributed import Client
 
+from alignment.config import PipelineConfig
 from alignment.errors import ConfigError, DataError
 from alignment.stages import runner
 from alignment.stages.runner import StageFailed, run_stage
 from alignment.stages.units import Phase, Section
 from storage import ledger
+from storage.commit import records
 from storage.errors import StorageError
-from storage.store import create_json, join, read_json, replace_json
+from storage.store import join, read_json, replace_json
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,8 @@ def client():
 @pytest.fixture
 def run_uri(tmp_path, monkeypatch):
     uri = tmp_path.as_uri()
-    monkeypatch.setattr(runner, "load", lambda run_uri: SimpleNamespace(uri=run_uri))
+    run = SimpleNamespace(uri=uri, config=PipelineConfig())
+    monkeypatch.setattr(runner, "load", lambda _: run)
     return uri
 
 
@@ -78,7 +81,7 @@ def test_a_failing_unit_does_not_stop_the_others_and_only_it_runs_again(
     state = ledger.read_state(run_uri, "masks")
     assert (state.status, state.error_kind, state.blocks_done) == ("failed", "data", 3)
     assert "1 of 4 units failed" in state.error
-    assert ledger.recorded(run_uri, "masks", "after") == set()
+    assert records.recorded(run_uri, "masks", "after") == set()
 
     install(monkeypatch, Phase("one", units, count_calls), after)
     assert run_stage("masks", run_uri, client) == 8
@@ -94,11 +97,11 @@ def test_a_phase_that_is_always_done_is_done_again(run_uri, client, monkeypatch)
 
 
 def test_a_unit_whose_answer_changes_is_a_fault_and_not_overwritten(run_uri, client, monkeypatch):
-    create_json(join(run_uri, "commits", "masks", "one", "z000000.json"), {"z": 99})
+    records.record(run_uri, "masks", "one", "z000000", {"z": 99})
     install(monkeypatch, Phase("one", [Section(0)], count_calls, always=True))
     with pytest.raises(StageFailed, match="ConflictError"):
         run_stage("masks", run_uri, client)
-    assert ledger.read_records(run_uri, "masks", "one") == {"z000000": {"z": 99}}
+    assert records.read_records(run_uri, "masks", "one") == {"z000000": {"z": 99}}
 
 
 def test_an_unknown_stage_is_a_setting_that_is_wrong(run_uri, client):
@@ -139,21 +142,21 @@ def test_a_driver_whose_stage_was_settled_by_another_stops_and_leaves_the_verdic
     with pytest.raises(StageFailed, match="stopped from outside"):
         run_stage("masks", run_uri, client, tell=mark_failed)
     assert ledger.read_state(run_uri, "masks").error == "marked by a user"
-    assert len(ledger.recorded(run_uri, "masks", "one")) < 10
+    assert len(records.recorded(run_uri, "masks", "one")) < 10
 
 
 def test_a_heartbeat_that_cannot_be_written_is_not_the_last(run_uri, client, monkeypatch):
     monkeypatch.setattr(runner, "HEARTBEAT_S", 0.05)
     failures = iter([StorageError("the server is away")] * 3)
-    write = ledger.write_state
+    report = ledger.Lease.report
 
-    def flaky(uri, state):
+    def flaky(lease, state):
         if threading.current_thread() is not threading.main_thread():
             for error in failures:
                 raise error
-        write(uri, state)
+        report(lease, state)
 
-    monkeypatch.setattr(ledger, "write_state", flaky)
+    monkeypatch.setattr(ledger.Lease, "report", flaky)
     install(monkeypatch, Phase("one", [Section(0)], _slow))
     assert run_stage("masks", run_uri, client) == 1
     assert next(failures, None) is None

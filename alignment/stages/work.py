@@ -1,0 +1,113 @@
+"""One unit, from its key to its record: the same on every worker and in every attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from alignment.config import ReadBack
+from alignment.runs import Run, load
+from alignment.stages.units import Inputs, Phase, Record, Ref, Unit
+from storage import store
+from storage.commit import records
+from storage.commit.keys import unit_key
+from storage.commit.records import StoredObject, objects_of
+from storage.errors import CorruptError
+from storage.journal import digest_of, journal
+from storage.provenance import library_versions, module_code
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker must know of a phase; travels with every unit, so it is small."""
+
+    stage: str
+    phase: str
+    run_uri: str
+    do: Callable[..., Record]
+    inputs: Inputs
+    parameters: tuple[str, ...]
+    always: bool
+    read_back: ReadBack
+
+    @classmethod
+    def of(cls, stage: str, phase: Phase, run: Run) -> Work:
+        """Return the work of a phase's units."""
+        return cls(
+            stage,
+            phase.name,
+            run.uri,
+            phase.work,
+            phase.inputs,
+            phase.parameters,
+            phase.always,
+            run.config.volume.read_back,
+        )
+
+    def __call__(self, unit: Unit) -> Record:
+        """Do one unit and leave its record, after its objects are in place."""
+        key = key_of(unit, self)
+        with journal() as noted:
+            value = self.do(unit, run_uri=self.run_uri)
+        # What is made anew each time, such as the report, is nothing that a record vouches for.
+        objects = () if self.always else objects_of(noted.written, self.run_uri)
+        _read_back(self.run_uri, objects, self.read_back)
+        records.record(
+            self.run_uri, self.stage, self.phase, unit.label, value, key=key, objects=objects
+        )
+        return value
+
+
+def key_of(unit: Unit, work: Work) -> str:
+    """Return the key of a unit: of the settings, inputs and code that make its result."""
+    parameters = {}
+    if work.parameters:
+        run = load(work.run_uri)
+        for name in work.parameters:
+            settings = getattr(run.config, name, None)
+            parameters[name] = (
+                getattr(run, name) if settings is None else settings.model_dump(mode="json")
+            )
+    return unit_key(
+        stage=work.stage,
+        phase=work.phase,
+        unit=unit.label,
+        parameters=parameters,
+        inputs=_digests(work.run_uri, work.inputs(unit, run_uri=work.run_uri)),
+        code=module_code(f"alignment.stages.{work.stage}"),
+        libraries=library_versions(),
+    )
+
+
+def _digests(run_uri: str, inputs: Iterable[Ref | str]) -> list[str]:
+    return [item if isinstance(item, str) else _content(run_uri, item) for item in inputs]
+
+
+@lru_cache(maxsize=16_384)
+def _content(run_uri: str, ref: Ref) -> str:
+    commit = records.read_commit(run_uri, ref.stage, ref.phase, ref.unit)
+    return commit.content(ref.below)
+
+
+def _read_back(run_uri: str, objects: Iterable[StoredObject], check: ReadBack) -> None:
+    """Look whether the store has what it said it took.
+
+    Raises
+    ------
+    CorruptError
+        If an object has another size, or with "full" another content, than was written.
+    """
+    for written in objects if check != "none" else ():
+        uri = store.join(run_uri, written.path)
+        size = store.size(uri)
+        found = f"{size} bytes"
+        right = size == written.bytes
+        if right and check == "full":
+            found = digest_of(store.read_bytes(uri))
+            right = found == written.blake3
+        if not right:
+            raise CorruptError(
+                f"{uri} was written with {written.bytes} bytes (blake3 {written.blake3[:16]}), but "
+                f"the store now holds {found}. Look at the store; then `petalign repair`"
+            )
