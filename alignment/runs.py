@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,10 +9,12 @@ from typing import Any
 
 from alignment.config import PipelineConfig, parse_config
 from alignment.errors import DataError
+from storage.commit.keys import run_key
+from storage.errors import ConflictError
 from storage.grid import ZYX
-from storage.ledger import StageState, read_state, write_state
+from storage.ledger import StageState, read_state, touch, write_state
 from storage.provenance import provenance
-from storage.publish import read_pointer
+from storage.publish import condemned, read_pointer
 from storage.sections import open_source
 from storage.store import create_json, join, normalise_uri, read_json
 
@@ -85,6 +85,8 @@ def prepare(source: str, volume: str, config: Mapping[str, Any] | None = None) -
         If a setting is unknown or out of range; nothing has been written then.
     SourceError, UriError
         If the source cannot be understood; nothing has been written then.
+    ConflictError
+        If this very run is being deleted.
     """
     settings = parse_config(dict(config or {}))
     source_uri, volume_uri = normalise_uri(source), normalise_uri(volume)
@@ -104,15 +106,31 @@ def prepare(source: str, volume: str, config: Mapping[str, Any] | None = None) -
         "config": settings.model_dump(mode="json"),
         "provenance": provenance(),
     }
-    text = json.dumps(frozen, sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    key = run_key(frozen)
     run_uri = join(volume_uri, "runs", key)
+    touch(run_uri)
+    check_kept(volume_uri, key)
     create_json(join(run_uri, "run.json"), {"key": key, "volume_uri": volume_uri, **frozen})
     pointer = read_pointer(volume_uri)
     if pointer and pointer.run != key and read_state(run_uri, "publish").status == "done":
         # It was published and another run since: whoever asks for it again wants it back.
         write_state(run_uri, StageState("publish"))
     return run_uri
+
+
+def check_kept(volume_uri: str, key: str) -> None:
+    """Refuse to work on a run that is being deleted.
+
+    Raises
+    ------
+    ConflictError
+        If `storage.gc` has condemned it.
+    """
+    if key in condemned(volume_uri):
+        raise ConflictError(
+            f"run {key} of {volume_uri} is being deleted (petalign gc). Let that finish, then "
+            "start the run again: it begins anew"
+        )
 
 
 @lru_cache(maxsize=8)

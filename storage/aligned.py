@@ -15,19 +15,22 @@ from numpy.typing import NDArray
 from storage import store
 from storage.errors import MissingError
 from storage.ome import AXES, read_level
-from storage.publish import POINTER, read_pointer
+from storage.publish import POINTER, find_version, read_pointer
 from storage.volume import Array, open_array, read_region, write_unit
 
 _BLOCK_BYTES = 64 * 2**20
 
 
-def open_aligned(uri: str | Path, *, mip: int = 0) -> xarray.DataArray:
+def open_aligned(uri: str | Path, *, at: int | str | None = None, mip: int = 0) -> xarray.DataArray:
     """Open an aligned volume; voxels are read when they are needed, and checked.
 
     Parameters
     ----------
     uri : str or Path
         Of a volume, which opens the run that is published now and stays with it, or of a run.
+    at : int or str, optional
+        A version instead of the present one: its epoch, or the run's key or how that begins. See
+        `storage.publish.versions`.
     mip : int
         Level of the pyramid; each halves y and x.
 
@@ -41,8 +44,8 @@ def open_aligned(uri: str | Path, *, mip: int = 0) -> xarray.DataArray:
     Raises
     ------
     MissingError
-        If nothing was published, or the run has no aligned volume. Also when voxels are read that
-        were never written; nothing is filled in.
+        If nothing was published, `at` is no version, or the run has no aligned volume. Also when
+        voxels are read that were never written; nothing is filled in.
     CorruptError
         When voxels are read whose checksum does not hold.
 
@@ -53,7 +56,7 @@ def open_aligned(uri: str | Path, *, mip: int = 0) -> xarray.DataArray:
         volume = open_aligned("s3://petalign/demo")
         volume.sel(y=slice(0, 4000), x=slice(0, 4000)).mean("z").compute()
     """
-    run_uri = _resolve(store.normalise_uri(uri))
+    run_uri = _resolve(store.normalise_uri(uri), at)
     group = store.join(run_uri, "aligned")
     path, steps_nm, first_nm = read_level(group, mip)
     array = open_array(group, path)
@@ -73,8 +76,10 @@ def open_aligned(uri: str | Path, *, mip: int = 0) -> xarray.DataArray:
     )
 
 
-def _resolve(uri: str) -> str:
+def _resolve(uri: str, at: int | str | None) -> str:
     """Return the URI of the run that `uri` means."""
+    if at is not None:
+        return store.join(uri, "runs", find_version(uri, at).run)
     pointer = read_pointer(uri)
     if pointer is not None:
         return store.join(uri, "runs", pointer.run)

@@ -146,6 +146,15 @@ def make_folder(folder: Path) -> None:
         _sync_folder(new.parent)
 
 
+def remove_empty(folder: Path) -> None:
+    """Remove the empty folders of a tree, and the unfinished files of processes that are gone."""
+    for path, _, names in folder.walk(top_down=False):
+        for name in filter(is_unfinished, names):
+            (path / name).unlink(missing_ok=True)
+        if not any(path.iterdir()):
+            path.rmdir()
+
+
 def _sync_folder(folder: Path) -> None:
     """Make the folder's names durable."""
     handle = os.open(folder, os.O_RDONLY)

@@ -170,6 +170,11 @@ def stop(run_uri: str, stage: str, reason: str) -> None:
     raise ConflictError(f"{_state_uri(run_uri, stage)} changed {_ATTEMPTS} times while it was read")
 
 
+def touch(run_uri: str) -> None:
+    """Leave a sign that somebody wants the run: it is not deleted for a while."""
+    store.replace_json(_state_uri(run_uri, "seen"), {"seen": uuid.uuid4().hex})
+
+
 def silence_s(run_uri: str, stage: str) -> float:
     """Return for how many seconds nobody has reported on a stage, by the store's own clock."""
     try:

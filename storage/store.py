@@ -10,7 +10,8 @@ Three ways to write, and no other:
 - **compare and swap**: for the publish pointer and for claims.
 
 What is created is noted in the open journal (`storage.journal`), which is how a unit's record comes
-to name every object that the unit wrote. `storage.durable` does this on a file system, `storage.s3` in S3.
+to name every object that the unit wrote. `storage.durable` does this on a file system, `storage.s3`
+in S3.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_json_tagged",
+    "remove_folder",
     "replace_bytes",
     "replace_json",
     "size",
@@ -171,6 +173,18 @@ def delete(uri: str) -> None:
             s3.delete(uri)
 
 
+def remove_folder(uri: str) -> None:
+    """Remove the folders of a tree whose objects are deleted; in S3 there are none.
+
+    What processes that were killed left unfinished goes too; objects stay.
+    """
+    path = local_path(uri)
+    if path is None or not path.is_dir():
+        return
+    with errors_named(uri, "delete"):
+        durable.remove_empty(path)
+
+
 def walk(uri: str) -> Iterator[tuple[str, int, str]]:
     """Yield key (relative to `uri`), size and tag of every object below a folder, in any order.
 
@@ -180,7 +194,7 @@ def walk(uri: str) -> Iterator[tuple[str, int, str]]:
         path = local_path(uri)
         if path is not None:
             for folder, _, names in path.walk():
-                for name in names:
+                for name in (n for n in names if not durable.is_unfinished(n)):
                     stat = (folder / name).stat()
                     key = (folder / name).relative_to(path).as_posix()
                     yield key, stat.st_size, str(stat.st_mtime_ns)

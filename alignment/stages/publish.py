@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alignment.runs import Run, load
+from alignment.stages.order import ORDER
 from alignment.stages.units import Phase, Record, Whole
 from storage.publish import publish
 
@@ -17,5 +18,5 @@ def phases(run: Run) -> Iterator[Phase]:
 def publish_run(_: Whole, *, run_uri: str) -> Record:
     """Point ``LATEST.json`` of the volume at this run."""
     run = load(run_uri)
-    publish(run.volume_uri, run.key)
+    publish(run.volume_uri, run.key, stages=ORDER[: ORDER.index("publish")])
     return {"run": run.key}

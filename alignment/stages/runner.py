@@ -13,7 +13,7 @@ from typing import Any
 
 from alignment.blockwise import Client, driver_client, run_blocks
 from alignment.errors import AlignmentError, ConfigError, DataError
-from alignment.runs import Run, load
+from alignment.runs import Run, check_kept, load
 from alignment.stages.order import ORDER
 from alignment.stages.units import Phase
 from alignment.stages.work import Work
@@ -84,7 +84,9 @@ def run_stage(
     progress = _Progress(run_uri, stage, tell)
     with progress.beating():
         try:
-            faults = _run_phases(stage, load(run_uri), client, progress)
+            run = load(run_uri)
+            check_kept(run.volume_uri, run.key)
+            faults = _run_phases(stage, run, client, progress)
             if faults:
                 raise StageFailed(progress.fail(faults))
             progress.settle(status="done")
@@ -105,6 +107,7 @@ def _run_phases(stage: str, run: Run, client: Client, progress: _Progress) -> li
     """
     units: dict[str, list[str]] = {}
     metadata = Journal()
+    is_sealed = True
     for phase in noted_phases(stage, run, metadata):
         done = set() if phase.always else records.recorded(run.uri, stage, phase.name)
         todo = [unit for unit in phase.units if unit.label not in done]
@@ -120,9 +123,10 @@ def _run_phases(stage: str, run: Run, client: Client, progress: _Progress) -> li
                 faults.append(_Fault(outcome.block.label, outcome.error))
         if faults:
             return faults
+        is_sealed = not phase.always or bool(units)
         if not phase.always:
             units[phase.name] = [unit.label for unit in phase.units]
-    if units:
+    if is_sealed:
         objects = records.objects_of(metadata.written, run.uri)
         manifest.seal(run.uri, stage, units, objects)
     return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,7 +14,7 @@ from storage.commit import records
 from storage.commit.keys import unit_key
 from storage.commit.records import StoredObject, objects_of
 from storage.errors import CorruptError
-from storage.journal import digest_of, journal
+from storage.journal import digest_of, journal, mending
 from storage.provenance import library_versions, module_code
 
 
@@ -57,6 +57,52 @@ class Work:
             self.run_uri, self.stage, self.phase, unit.label, value, key=key, objects=objects
         )
         return value
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a unit left when it was done for the first time."""
+
+    objects: tuple[StoredObject, ...]
+    key: str
+    record: str
+    """blake3 of the record's bytes, if the record too must be written again; else empty."""
+
+
+def mend(unit: Unit, *, work: Work, expected: Mapping[str, Expected]) -> Record:
+    """Do one unit again; only the recorded content may take the place of damaged objects.
+
+    Raises
+    ------
+    ConflictError
+        If it gives other content: its inputs, the code or a library changed.
+    CorruptError
+        If it does not write all that it wrote.
+    """
+    before = expected[unit.label]
+    digests = {store.join(work.run_uri, stored.path): stored.blake3 for stored in before.objects}
+    with mending(digests), journal() as noted:
+        value = work.do(unit, run_uri=work.run_uri)
+    objects = objects_of(noted.written, work.run_uri)
+    lost = sorted({o.path for o in before.objects} - {o.path for o in objects})
+    if lost:
+        raise CorruptError(
+            f"unit {unit.label} of stage {work.stage!r} does not write {lost[0]} any more, and "
+            f"{len(lost) - 1} others; the code changed since. Start a new run"
+        )
+    if before.record:
+        uri = records.uri_of(work.run_uri, work.stage, work.phase, unit.label)
+        with mending({uri: before.record}):
+            records.record(
+                work.run_uri,
+                work.stage,
+                work.phase,
+                unit.label,
+                value,
+                key=before.key,
+                objects=objects,
+            )
+    return value
 
 
 def key_of(unit: Unit, work: Work) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from alignment.blockwise import local_client
 from alignment.runs import load, prepare
-from alignment.stages import ORDER, run_stage, runner
+from alignment.stages import ORDER, run_stage, runner, work
 from storage import ledger
 from storage.commit import records
 
@@ -51,6 +51,6 @@ def test_a_finished_stage_does_nothing_when_it_runs_again(aligned_run, cluster, 
     def refuse(*_args, **_kwargs):
         raise AssertionError("a unit was done twice")
 
-    monkeypatch.setattr(runner, "_run_unit", refuse)
+    monkeypatch.setattr(work.Work, "__call__", refuse)
     before = ledger.read_state(aligned_run, stage).blocks_done
     assert run_stage(stage, aligned_run, cluster) == before

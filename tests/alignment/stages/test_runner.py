@@ -30,7 +30,7 @@ def client():
 @pytest.fixture
 def run_uri(tmp_path, monkeypatch):
     uri = tmp_path.as_uri()
-    run = SimpleNamespace(uri=uri, config=PipelineConfig())
+    run = SimpleNamespace(uri=uri, volume_uri=uri, key="a", config=PipelineConfig())
     monkeypatch.setattr(runner, "load", lambda _: run)
     return uri
 
