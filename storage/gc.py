@@ -71,7 +71,9 @@ def collect(
     """
     if keep < 1 or grace_s < 0:
         raise ValueError(f"keep must be 1 or more and grace_s 0 or more; got {keep} and {grace_s}")
-    every = store.list_names(store.join(volume_uri, "runs"))
+    runs = store.join(volume_uri, "runs")
+    # Some servers list the folders of deleted objects for a while.
+    every = [key for key in store.list_names(runs) if any(store.walk(store.join(runs, key)))]
     reasons = {key: _reason_to_keep(volume_uri, key, keep, grace_s) for key in every}
     sentenced = condemned(volume_uri)
     doomed = sorted({key for key, reason in reasons.items() if not reason} | set(sentenced))
@@ -126,7 +128,7 @@ def _reason_to_keep(volume_uri: str, key: str, keep: int, grace_s: float) -> str
     newest_first = list(dict.fromkeys(version.run for version in reversed(known)))
     if key in newest_first[:keep]:
         return f"it is among the last {keep} published runs"
-    if any(_age_s(uri) <= grace_s for uri in _successors(volume_uri, key)):
+    if any(_age_s(uri) < grace_s for uri in _successors(volume_uri, key)):
         return "it was the published run within the grace period"
     if _is_at_work(volume_uri, key, grace_s):
         return "somebody worked on it within the grace period"
@@ -145,7 +147,7 @@ def _is_at_work(volume_uri: str, key: str, grace_s: float) -> bool:
     run_uri = store.join(volume_uri, "runs", key)
     states = store.join(run_uri, ledger.FOLDER)
     signs = [store.join(states, name) for name in store.list_names(states)]
-    return any(_age_s(uri) <= grace_s for uri in [store.join(run_uri, "run.json"), *signs])
+    return any(_age_s(uri) < grace_s for uri in [store.join(run_uri, "run.json"), *signs])
 
 
 def _age_s(uri: str) -> float:

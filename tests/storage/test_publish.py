@@ -9,7 +9,7 @@ from ome_zarr_models.v05 import Image
 from storage import publish as publish_module
 from storage import store, volume
 from storage.errors import ConflictError, CorruptError, MissingError
-from storage.publish import Pointer, publish, read_pointer
+from storage.publish import Pointer, find_version, publish, read_pointer, rollback, versions
 
 
 def _seen(run: str, epoch: int) -> object:
@@ -155,3 +155,52 @@ def test_junk_in_place_of_the_pointer_is_named(tmp_path):
     store.replace_json(f"{tmp_path}/LATEST.json", {"run": "a"})
     with pytest.raises(CorruptError, match=r"LATEST\.json is not a publication"):
         read_pointer(str(tmp_path))
+
+
+def test_versions_are_kept_found_and_brought_back(root):
+    for key in ("aa", "bb", "cc"):
+        _run(root, key)
+        publish(root, key)
+    assert [(v.epoch, v.run) for v in versions(root)] == [(1, "aa"), (2, "bb"), (3, "cc")]
+    assert find_version(root, 2).run == "bb"
+    assert find_version(root, "a").epoch == 1
+    with pytest.raises(MissingError, match=r"no version 9; published and kept: epoch 1 \(run aa\)"):
+        find_version(root, 9)
+    assert rollback(root) == _seen("bb", 4)
+    assert rollback(root, 1) == _seen("aa", 5)
+    assert rollback(root, "cc") == _seen("cc", 6)
+    assert [v.run for v in versions(root)] == ["aa", "bb", "cc", "bb", "aa", "cc"]
+    assert find_version(root, "aa").epoch == 5
+
+
+def test_a_version_whose_publisher_died_is_kept_by_the_next(root, monkeypatch):
+    for key in ("a", "b"):
+        _run(root, key)
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.publish._refresh_root", lambda uri: 1 / 0)
+        patch.setattr("storage.publish._keep_version", lambda uri, pointer: None)
+        with pytest.raises(ZeroDivisionError):
+            publish(root, "a")
+    assert store.list_names(store.join(root, "versions")) == []
+    assert [v.run for v in versions(root)] == ["a"]  # told by the pointer itself
+    publish(root, "b")
+    assert store.list_names(store.join(root, "versions")) == ["000001.json", "000002.json"]
+
+
+def test_a_run_that_changed_since_it_was_published_is_not_brought_back(root):
+    for key in ("a", "b"):
+        _run(root, key)
+        publish(root, key)
+    store.create_json(store.join(root, "runs/a/manifests/match.json"), {
+        "stage": "match", "root": "0" * 64, "units": 0, "objects": 0, "bytes": 0,
+    })  # fmt: skip
+    with pytest.raises(CorruptError, match=r"run a of .* has the root"):
+        rollback(root)
+    assert read_pointer(root) == _seen("b", 2)
+
+
+def test_a_stage_that_must_be_finished_is_named(root):
+    _run(root, "a")
+    with pytest.raises(MissingError, match=r"stage 'render' of .* is not finished"):
+        publish(root, "a", stages=["render"])
+    assert read_pointer(root) is None
