@@ -29,6 +29,8 @@ class Entry:
     """8 hex digits, Castagnoli."""
     blake3: str
     """64 hex digits."""
+    tail: str
+    """The last 4 bytes, 8 hex digits: a checksum of the whole in arrays of ours, see `Tails`."""
 
 
 @dataclass
@@ -102,7 +104,8 @@ def entry_of(uri: str, data: Any) -> Entry:
     import numpy as np  # the ledger's readers, such as Airflow's triggerer, write nothing
 
     flat = np.frombuffer(data, np.uint8)  # the one bytes-like that both take without a copy
-    return Entry(uri, flat.size, f"{google_crc32c.value(flat):08x}", digest_of(flat))
+    tail = flat[-4:].tobytes().hex()
+    return Entry(uri, flat.size, f"{google_crc32c.value(flat):08x}", digest_of(flat), tail)
 
 
 def digest_of(data: Any) -> str:

@@ -170,7 +170,7 @@ def _seal_again(run: Run, problems: list[Problem], done: Repairs, say: Tell) -> 
         for phase in noted_phases(stage, run, noted):
             if not phase.always:
                 units[phase.name] = [unit.label for unit in phase.units]
-        for uri in (manifest.lines_uri(run.uri, stage), manifest.seal_uri(run.uri, stage)):
+        for uri in manifest.uris_of(run.uri, stage, units):
             store.delete(uri)
         try:
             manifest.seal(run.uri, stage, units, records.objects_of(noted.written, run.uri))
@@ -191,7 +191,7 @@ def _damaged_seals(run_uri: str) -> set[str]:
     damaged = set()
     for stage in ORDER[: ORDER.index("publish")]:
         try:
-            manifest.read_lines(run_uri, stage)
+            manifest.check(run_uri, stage)
         except (CorruptError, MissingError):
             if ledger.read_state(run_uri, stage).status == "done":
                 damaged.add(stage)

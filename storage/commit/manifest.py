@@ -3,7 +3,8 @@
 ::
 
     <run_uri>/manifests/<stage>.jsonl   one line a unit, sorted: key, record's digest, its objects
-    <run_uri>/manifests/<stage>.json    the seal: root over the lines, and totals
+    <run_uri>/manifests/<stage>.json    the seal: root over the lines, totals, and what readers need
+    <run_uri>/manifests/tails/<array>   `storage.commit.tails`
 
 The expected units are computed by the stage, never listed, so a unit that is absent cannot be
 mistaken for one that was never planned. The first line names what the stage wrote outside of
@@ -18,10 +19,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from storage import store
-from storage.commit import records
+from storage.commit import records, tails
 from storage.commit.keys import canonical
 from storage.commit.merkle import merkle_root
 from storage.commit.records import Commit, StoredObject
+from storage.commit.tails import Tails
 from storage.errors import CorruptError, MissingError
 from storage.journal import digest_of
 
@@ -37,6 +39,10 @@ class Seal:
     units: int
     objects: int
     bytes: int
+    metadata: dict[str, str]
+    """blake3 of each zarr.json that the stage wrote, by path."""
+    tails: dict[str, Tails]
+    """Of each array of which the stage wrote voxels, by path."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,15 @@ def seal(
         for unit, commit in records.read_commits(run_uri, stage, phase, units).items():
             lines.append(_line(run_uri, stage, phase, unit, commit))
     texts = [canonical(asdict(line)) for line in lines]
+    objects = [stored for line in lines for stored in line.objects]
     sealed = Seal(
         stage,
         merkle_root(texts),
         len(lines) - 1,
-        sum(len(line.objects) for line in lines),
-        sum(o.bytes for line in lines for o in line.objects),
+        len(objects),
+        sum(stored.bytes for stored in objects),
+        {o.path: o.blake3 for o in objects if o.path.rpartition("/")[2] == "zarr.json"},
+        tails.write(run_uri, objects),
     )
     store.create_bytes(lines_uri(run_uri, stage), b"\n".join(texts) + b"\n")
     store.create_json(seal_uri(run_uri, stage), asdict(sealed))
@@ -127,8 +136,11 @@ def read_seal(run_uri: str, stage: str) -> Seal:
             f"stage {stage!r} of {run_uri} is not finished: {uri} does not exist; resume the run"
         ) from None
     try:
-        return Seal(**document)
-    except TypeError as error:
+        grids = {
+            path: Tails(tuple(t["grid"]), t["blake3"]) for path, t in document["tails"].items()
+        }
+        return Seal(**{**document, "tails": grids})
+    except (KeyError, TypeError, AttributeError) as error:
         raise CorruptError(f"{uri} is not the seal of a stage: {error}") from None
 
 
@@ -154,8 +166,33 @@ def read_lines(run_uri: str, stage: str) -> list[Line]:
     return [_parsed(uri, json.loads(text)) for text in texts]
 
 
+def check(run_uri: str, stage: str) -> None:
+    """Read everything that sums up a stage.
+
+    Raises
+    ------
+    MissingError, CorruptError
+        If a part is not there or does not fit the others.
+    """
+    read_lines(run_uri, stage)
+    for path, stated in read_seal(run_uri, stage).tails.items():
+        tails.read(run_uri, path, stated)
+
+
+def uris_of(run_uri: str, stage: str, phases: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return all objects that sum up a stage, to be deleted before it is sealed anew."""
+    arrays = {
+        path
+        for phase, units in phases.items()
+        for commit in records.read_commits(run_uri, stage, phase, units).values()
+        for path in tails.arrays_of(commit.objects)
+    }
+    placed = [store.join(run_uri, tails.path_of(path)) for path in sorted(arrays)]
+    return [lines_uri(run_uri, stage), seal_uri(run_uri, stage), *placed]
+
+
 def run_root(run_uri: str, stages: Iterable[str] | None = None) -> str:
-    """Return the root of a run: over the names and roots of its stages, sorted by name.
+    """Return the root of a run: over the seals of its stages, sorted by name.
 
     Parameters
     ----------
@@ -163,7 +200,12 @@ def run_root(run_uri: str, stages: Iterable[str] | None = None) -> str:
         Those that must be sealed; all that are without it.
     """
     names = sorted(sealed_stages(run_uri) if stages is None else stages)
-    return merkle_root(canonical([name, read_seal(run_uri, name).root]) for name in names)
+    return merkle_root(leaf(read_seal(run_uri, name)) for name in names)
+
+
+def leaf(sealed: Seal) -> bytes:
+    """Return what a seal contributes to the root of its run."""
+    return canonical(asdict(sealed))
 
 
 def lines_uri(run_uri: str, stage: str) -> str:

@@ -4,7 +4,7 @@ A record is created after the unit's objects are stored, never before, and only 
 same from whoever computed the unit: it holds no host, no time and no attempt. ::
 
     <run_uri>/commits/<stage>/<phase>/<unit>.json
-    {"key": ..., "objects": [{"path", "bytes", "crc32c", "blake3"}, ...], "value": {...}}
+    {"key": ..., "objects": [{"path", "bytes", "crc32c", "blake3", "tail"}, ...], "value": {...}}
 
 Imports neither zarr nor Dask.
 """
@@ -36,6 +36,8 @@ class StoredObject:
     bytes: int
     crc32c: str
     blake3: str
+    tail: str = ""
+    """The last 4 bytes, hex."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def objects_of(entries: Iterable[Entry], run_uri: str) -> tuple[StoredObject, ..
         entry.uri.removeprefix(prefix): entry for entry in entries if entry.uri.startswith(prefix)
     }
     return tuple(
-        StoredObject(path, entry.bytes, entry.crc32c, entry.blake3)
+        StoredObject(path, entry.bytes, entry.crc32c, entry.blake3, entry.tail)
         for path, entry in sorted(found.items())
     )
 

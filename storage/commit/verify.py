@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import Literal
 
 from storage import ledger, store
-from storage.commit import manifest, records
+from storage.commit import manifest, records, tails
 from storage.commit.keys import run_key
 from storage.commit.manifest import Line
 from storage.commit.records import StoredObject
@@ -157,6 +158,8 @@ def verify_run(
             elif place.unit:
                 allowed.add(place.record)
         allowed |= {f"{manifest.FOLDER}/{stage}.jsonl", f"{manifest.FOLDER}/{stage}.json"}
+        if stage in sealed:
+            checked += [(stored, _Place(stage, "", "")) for stored in _tails(run_uri, stage)]
     if root is not None:
         try:
             found = manifest.run_root(run_uri)
@@ -167,12 +170,15 @@ def verify_run(
     for done, (stored, place, problem) in enumerate(_check_all(run_uri, checked, listed, full)):
         if problem is not None:
             kind: Kind = "record" if stored.path == place.record else problem[0]
+            kind = "manifest" if stored.path.startswith(f"{tails.FOLDER}/") else kind
             report(kind, stored.path, *problem[1:], place)
         if tell is not None:
             tell(done + 1, len(checked))
     planned = allowed | {stored.path for stored, _ in checked}
+    # A stage that is about to be sealed writes the tails of its arrays first.
+    free = (f"{ledger.FOLDER}/", *((f"{tails.FOLDER}/",) if stages - sealed else ()))
     for path in sorted(set(listed) - planned):
-        if not path.startswith(f"{ledger.FOLDER}/"):
+        if not path.startswith(free):
             report("unexpected", path, "nothing", f"{listed[path]} bytes that no record names")
     total = sum(stored.bytes for stored, _ in checked)
     return Report(run_uri, (key,), len(checked), total, full, tuple(problems))
@@ -241,6 +247,18 @@ def _units(
         except CorruptError as error:
             report("record", path, "the record of a unit", str(error), place)
             yield place, (), None
+
+
+def _tails(run_uri: str, stage: str) -> list[StoredObject]:
+    """Return the tails of the arrays of a stage, as objects to check."""
+    try:
+        found = manifest.read_seal(run_uri, stage).tails
+    except StorageError:
+        return []  # told already
+    return [
+        StoredObject(tails.path_of(path), 4 * prod(t.grid), "", t.blake3)
+        for path, t in found.items()
+    ]
 
 
 def _check_all(

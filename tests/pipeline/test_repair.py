@@ -106,6 +106,7 @@ def test_records_metadata_and_manifests_are_mended_too(volume, cluster):
     (run / "aligned/0/zarr.json").write_text("{}")
     (run / "manifests/filter.jsonl").write_bytes(b"\n")
     (run / "manifests/relax.json").unlink()
+    (run / "manifests/tails/aligned/0").unlink()
     (run / "aligned/0/c/stray").write_bytes(b"nobody wrote this")
     report = verify_volume(volume, full=True)
     kinds = {problem.kind for problem in report.problems}

@@ -193,6 +193,7 @@ def test_a_run_that_changed_since_it_was_published_is_not_brought_back(root):
         publish(root, key)
     store.create_json(store.join(root, "runs/a/manifests/match.json"), {
         "stage": "match", "root": "0" * 64, "units": 0, "objects": 0, "bytes": 0,
+        "metadata": {}, "tails": {},
     })  # fmt: skip
     with pytest.raises(CorruptError, match=r"run a of .* has the root"):
         rollback(root)
