@@ -43,6 +43,8 @@ class StageState:
     blocks_done: int = 0
     """Units of the present phase that have a record."""
     blocks_total: int = 0
+    blocks_reused: int = 0
+    """Units that were taken over from an earlier run by all drivers so far."""
     error: str | None = None
     error_kind: ErrorKind | None = None
     """Decides whether a retry can help: "config" and "data" never."""

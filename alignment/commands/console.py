@@ -20,8 +20,9 @@ from alignment.stages.runner import StageFailed
 from storage.errors import MissingError, SourceError, StorageError, UriError
 from storage.ledger import StageState
 
-OK, OTHER, BAD_CONFIG, BAD_INPUT, PARTIAL = 0, 1, 2, 3, 4
-"""Exit codes: done; anything else; a setting; the input; stopped, and what is finished is kept."""
+OK, OTHER, BAD_CONFIG, BAD_INPUT, PARTIAL, DAMAGED = 0, 1, 2, 3, 4, 5
+"""Exit codes: done; anything else; a setting; the input; stopped, and what is finished is kept;
+stored objects are damaged."""
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -107,24 +108,47 @@ class StageDisplay:
             if self._bars.disable and not self._quiet and state.stage not in self._told:
                 self._told.add(state.stage)
                 place = ORDER.index(state.stage) + 1
+                n = state.blocks_reused
+                reused = f" ({n} of them as in the published run)" if n else ""
                 err.print(
                     f"[{place:2}/{len(ORDER)}] {state.stage:<9} {state.status}: "
-                    f"{state.blocks_done} units, {state.seconds:.1f} s",
+                    f"{state.blocks_done} units{reused}, {state.seconds:.1f} s",
                     markup=False,
                 )
 
 
 @contextmanager
-def counter(verb: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that shows how many sections of how many are done."""
+def counter(verb: str, *, of: str = "sections") -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many sections, or things of another kind, are done."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TextColumn("sections"),
+        TextColumn(of),
         TimeElapsedColumn(),
         console=err,
         disable=not err.is_terminal,
     ) as bars:
         task = bars.add_task(verb, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def steps(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows how much is done of how much, a line a step."""
+    with Progress(
+        TextColumn("{task.description:<9}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        disable=quiet or not err.is_terminal,
+    ) as bars:
+        rows: dict[str, Any] = {}
+
+        def tell(step: str, done: int, total: int) -> None:
+            if step not in rows:
+                rows[step] = bars.add_task(step, total=total)
+            bars.update(rows[step], completed=done, total=total)
+
+        yield tell

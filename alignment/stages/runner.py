@@ -16,11 +16,13 @@ from alignment.errors import AlignmentError, ConfigError, DataError
 from alignment.runs import Run, check_kept, load
 from alignment.stages.order import ORDER
 from alignment.stages.units import Phase
-from alignment.stages.work import Work
+from alignment.stages.work import REUSED, Work
 from storage import ledger
 from storage.commit import manifest, records
 from storage.errors import AccessError, ConflictError, SourceError, StorageError, UriError
 from storage.journal import Journal, journal
+from storage.publish import read_pointer
+from storage.store import join
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ def run_stage(
     client: Client,
     *,
     tell: Callable[[ledger.StageState], None] | None = None,
+    reuse: bool = True,
 ) -> int:
     """Do every unit of `stage` that has no record yet; return the number of finished units.
 
@@ -71,6 +74,9 @@ def run_stage(
         Of the cluster whose workers do the units.
     tell : callable, optional
         Receives the stage's state after every finished unit, for a progress display.
+    reuse : bool
+        Take units whose key is the same over from the run that is published now, instead of
+        computing them: what a changed section or setting does not touch is not done again.
 
     Raises
     ------
@@ -86,7 +92,8 @@ def run_stage(
         try:
             run = load(run_uri)
             check_kept(run.volume_uri, run.key)
-            faults = _run_phases(stage, run, client, progress)
+            base_uri = _published_run(run) if reuse else ""
+            faults = _run_phases(stage, run, client, progress, base_uri)
             if faults:
                 raise StageFailed(progress.fail(faults))
             progress.settle(status="done")
@@ -100,7 +107,17 @@ def run_stage(
     return progress.state.blocks_done
 
 
-def _run_phases(stage: str, run: Run, client: Client, progress: _Progress) -> list[_Fault]:
+def _published_run(run: Run) -> str:
+    """Return the URI of the run that readers see, empty if there is no other than this one."""
+    pointer = read_pointer(run.volume_uri)
+    if pointer is None or pointer.run == run.key:
+        return ""
+    return join(run.volume_uri, "runs", pointer.run)
+
+
+def _run_phases(
+    stage: str, run: Run, client: Client, progress: _Progress, base_uri: str
+) -> list[_Fault]:
     """Run the phases in order; a phase with faults is finished but the next is not begun.
 
     When all units of all phases have records, the stage is sealed by its manifest.
@@ -113,7 +130,8 @@ def _run_phases(stage: str, run: Run, client: Client, progress: _Progress) -> li
         todo = [unit for unit in phase.units if unit.label not in done]
         progress.begin(phase, skipped=len(phase.units) - len(todo))
         faults = []
-        for outcome in run_blocks(Work.of(stage, phase, run), todo, client):
+        work = Work.of(stage, phase, run, base_uri=base_uri)
+        for outcome in run_blocks(work, todo, client):
             if progress.is_stopped:
                 raise StageFailed(STOPPED)
             if outcome.error is None:
@@ -186,6 +204,7 @@ class _Progress:
             self.state = replace(
                 self.state,
                 blocks_done=self.state.blocks_done + 1,
+                blocks_reused=self.state.blocks_reused + int(record.get(REUSED, 0)),
                 bytes_read=self.state.bytes_read + int(record.get("bytes_read", 0)),
                 bytes_written=self.state.bytes_written + int(record.get("bytes_written", 0)),
             )

@@ -11,11 +11,15 @@ from alignment.runs import Run, load
 from alignment.stages.units import Inputs, Phase, Record, Ref, Unit
 from storage import store
 from storage.commit import records
+from storage.commit.adopt import adopt
 from storage.commit.keys import unit_key
 from storage.commit.records import StoredObject, objects_of
 from storage.errors import CorruptError
 from storage.journal import digest_of, journal, mending
 from storage.provenance import library_versions, module_code
+
+REUSED = "reused"
+"""Told to the driver and not recorded: a unit is the same, computed or taken over."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,11 @@ class Work:
     parameters: tuple[str, ...]
     always: bool
     read_back: ReadBack
+    base_uri: str = ""
+    """An earlier run of the volume, from which units of the same key are taken over."""
 
     @classmethod
-    def of(cls, stage: str, phase: Phase, run: Run) -> Work:
+    def of(cls, stage: str, phase: Phase, run: Run, *, base_uri: str = "") -> Work:
         """Return the work of a phase's units."""
         return cls(
             stage,
@@ -43,20 +49,26 @@ class Work:
             phase.parameters,
             phase.always,
             run.config.volume.read_back,
+            base_uri,
         )
 
     def __call__(self, unit: Unit) -> Record:
         """Do one unit and leave its record, after its objects are in place."""
         key = key_of(unit, self)
+        adopted = None
         with journal() as noted:
-            value = self.do(unit, run_uri=self.run_uri)
+            if self.base_uri and not self.always:
+                adopted = adopt(
+                    self.base_uri, self.run_uri, self.stage, self.phase, unit.label, key
+                )
+            value = adopted.value if adopted else self.do(unit, run_uri=self.run_uri)
         # What is made anew each time, such as the report, is nothing that a record vouches for.
         objects = () if self.always else objects_of(noted.written, self.run_uri)
         _read_back(self.run_uri, objects, self.read_back)
         records.record(
             self.run_uri, self.stage, self.phase, unit.label, value, key=key, objects=objects
         )
-        return value
+        return {**value, REUSED: 1} if adopted else value
 
 
 @dataclass(frozen=True)
