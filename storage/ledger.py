@@ -28,6 +28,8 @@ Status = Literal["waiting", "running", "done", "failed"]
 ErrorKind = Literal["config", "data", "storage", "other"]
 
 FOLDER = "state"
+SIGN = "seen"
+"""Name of the entry that `touch` leaves; no stage is called so."""
 _SUFFIX = ".json"
 _ATTEMPTS = 20
 
@@ -174,7 +176,7 @@ def stop(run_uri: str, stage: str, reason: str) -> None:
 
 def touch(run_uri: str) -> None:
     """Leave a sign that somebody wants the run: it is not deleted for a while."""
-    store.replace_json(_state_uri(run_uri, "seen"), {"seen": uuid.uuid4().hex})
+    store.replace_json(_state_uri(run_uri, SIGN), {"seen": uuid.uuid4().hex})
 
 
 def silence_s(run_uri: str, stage: str) -> float:

@@ -78,7 +78,7 @@ def versions(volume_uri: str) -> list[Version]:
     found = {}
     for name in store.list_names(folder):
         uri = store.join(folder, name)
-        version = _parsed(uri, store.read_json(uri), Version)
+        version = _parsed(uri, store.read_json(uri))
         if name != _version_name(version.epoch):
             raise CorruptError(f"{uri} holds epoch {version.epoch}; its name says another")
         found[version.epoch] = version
@@ -296,19 +296,23 @@ def _aligned_document(volume_uri: str, run_key: str) -> Any:
 def _read_tagged(volume_uri: str) -> tuple[Pointer, str | None]:
     uri = store.join(volume_uri, POINTER)
     value, etag = store.read_json_tagged(uri)
-    return (NOTHING if etag is None else _parsed(uri, value, Pointer)), etag
-
-
-def _parsed[V: Version](uri: str, value: Any, kind: type[V]) -> V:
+    if etag is None:
+        return NOTHING, None
+    told = _parsed(uri, value)
     try:
-        fields = {
-            "run": str(value["run"]),
-            "epoch": int(value["epoch"]),
-            "root": str(value["root"]),
-            "published_s": float(value["published_s"]),
-        }
-        if kind is Pointer:
-            fields["condemned"] = tuple(str(key) for key in value["condemned"])
-        return kind(**fields)
+        condemned = tuple(str(key) for key in value["condemned"])
+    except (KeyError, TypeError):
+        raise CorruptError(f"{uri} does not say which runs are being deleted: {value!r}") from None
+    return Pointer(told.run, told.epoch, told.root, told.published_s, condemned), etag
+
+
+def _parsed(uri: str, value: Any) -> Version:
+    try:
+        return Version(
+            run=str(value["run"]),
+            epoch=int(value["epoch"]),
+            root=str(value["root"]),
+            published_s=float(value["published_s"]),
+        )
     except (KeyError, TypeError, ValueError):
         raise CorruptError(f"{uri} is not a publication (run, epoch, root): {value!r}") from None

@@ -4,8 +4,9 @@ The chain: the pointer (or a version) states a run's root; the root covers the s
 a seal covers the manifest's lines; a line covers a unit's record and every object that the unit
 wrote. One listing shows what is missing, truncated, or nobody's; `full` also reads and hashes all.
 
-The invariants are those of `docs/reliability.md`: I1 each recorded object exists and matches, I3
-nothing lies in a run that was not planned, I4 what is published is complete, I5 epochs increase.
+The invariants: I1 each recorded object exists and matches; I3 nothing lies in a run that was not
+planned; I4 what is published is complete; I5 epochs increase; I6 no stage is said to be done that
+is not. (I2, equal to an undisturbed run, and I7, failures name their unit, are for tests to show.)
 """
 
 from __future__ import annotations
@@ -160,6 +161,9 @@ def verify_run(
         allowed |= {f"{manifest.FOLDER}/{stage}.jsonl", f"{manifest.FOLDER}/{stage}.json"}
         if stage in sealed:
             checked += [(stored, _Place(stage, "", "")) for stored in _tails(run_uri, stage)]
+    for stage in _said_to_be_done(run_uri, listed) - sealed:
+        state = f"{ledger.FOLDER}/{stage}.json"
+        report("manifest", state, f"the seal of stage {stage!r}, which is said to be done", "none")
     if root is not None:
         try:
             found = manifest.run_root(run_uri)
@@ -247,6 +251,13 @@ def _units(
         except CorruptError as error:
             report("record", path, "the record of a unit", str(error), place)
             yield place, (), None
+
+
+def _said_to_be_done(run_uri: str, listed: dict[str, int]) -> set[str]:
+    """Return the stages whose driver reported the end; "publish" is nothing that is sealed."""
+    names = [path.split("/")[1] for path in listed if path.startswith(f"{ledger.FOLDER}/")]
+    stages = {name.removesuffix(".json") for name in names} - {"publish", ledger.SIGN}
+    return {stage for stage in stages if ledger.read_state(run_uri, stage).status == "done"}
 
 
 def _tails(run_uri: str, stage: str) -> list[StoredObject]:

@@ -151,3 +151,14 @@ def test_a_mended_run_resumes_without_doing_anything(volume, cluster):
     done = records.recorded(run_uri, "render", "shards")
     assert run_stage("render", run_uri, cluster) == len(done)
     assert verify_volume(volume, full=True).problems == ()
+
+
+def test_a_stage_said_to_be_done_that_is_not_is_found_and_sealed(volume, cluster):
+    before = tree(volume)
+    (run_folder(volume) / "manifests/coarse.json").unlink()
+    (run_folder(volume) / "manifests/coarse.jsonl").unlink()
+    report = verify_volume(volume)
+    assert any("said to be done" in problem.expected for problem in report.problems)
+    assert repair(report, cluster).failed == []
+    assert verify_volume(volume, full=True).problems == ()
+    assert tree(volume) == before
