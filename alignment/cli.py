@@ -9,7 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from alignment.commands.console import OK, PARTIAL, StageDisplay, err, exit_codes, out, print_json
+from alignment.commands import fs
+from alignment.commands.console import (
+    DAMAGED,
+    OK,
+    PARTIAL,
+    StageDisplay,
+    counter,
+    err,
+    exit_codes,
+    out,
+    print_json,
+)
 from alignment.config import PipelineConfig, commented_yaml, load_config
 from alignment.errors import ConfigError
 
@@ -18,8 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Align serial-section electron-microscopy volumes.",
     epilog="Exit codes: 0 done, 2 a setting is wrong, 3 the input is wrong, 4 stopped with the "
-    "finished part kept (go on with `petalign resume`), 1 anything else.",
+    "finished part kept (go on with `petalign resume`), 5 stored objects are damaged, 1 anything "
+    "else.",
 )
+
+app.add_typer(fs.app, name="fs")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 ConfigFile = Annotated[
@@ -76,12 +90,49 @@ def ingest(
     source: str, target: str, resolution_nm: tuple[float, float, float] | None = None
 ) -> None:
     """Copy a stack (TIFF, folder of TIFF/PNG, zarr) into a sharded OME-Zarr 0.5 volume."""
-    from alignment.commands.console import counter
     from alignment.commands.convert import convert
 
     with exit_codes(), counter("ingest") as tick:
         convert(source, target, resolution_nm=resolution_nm, tell=tick)
     out.print(f"wrote {target}")
+
+
+@app.command()
+def stitch(
+    source: str,
+    target: str,
+    resolution_nm: tuple[float, float, float] | None = None,
+    search_fraction: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Reach of the search, of a tile's side.")
+    ] = 0.25,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Threads.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Stitch camera tiles (a folder with positions.csv or tilespecs.json) into sections."""
+    from dataclasses import asdict
+
+    from alignment.commands.console import steps
+    from alignment.commands.stitch import stitch as stitch_tiles
+    from alignment.montage import MontageConfig
+
+    with exit_codes(), steps(quiet=as_json) as tell:
+        config = MontageConfig(search_fraction=search_fraction)
+        done = stitch_tiles(
+            source, target, config=config, resolution_nm=resolution_nm, workers=workers, tell=tell
+        )
+    if as_json:
+        print_json(asdict(done))
+        return
+    nz, ny, nx = done.shape
+    off = "" if done.residual_px is None else f", overlaps {done.residual_px:.2f} px off (median)"
+    out.print(f"wrote {target}: {nz} sections of {ny} x {nx} px from {done.tiles} tiles{off}")
+    if done.loose or done.unreadable or done.rejected:
+        out.print(
+            f"{done.loose} tiles without an overlap lie at their nominal place, {done.unreadable} "
+            f"could not be read, {done.rejected} overlaps contradict the others: see "
+            f"{target}/positions.json"
+        )
+    out.print(f"go on with: petalign align {target} VOLUME")
 
 
 @app.command()
@@ -92,7 +143,6 @@ def sample(
     seed: int = 7,
 ) -> None:
     """Make a phantom of neuropil with a known misalignment."""
-    from alignment.commands.console import counter
     from alignment.commands.sample import write_phantom
     from alignment.phantom import PhantomConfig
 
@@ -122,10 +172,15 @@ def align(
     as_json: Json = False,
 ) -> None:
     """Align SOURCE into VOLUME on this machine, without Airflow; resumes what was begun."""
+    from alignment.commands.console import steps
+    from alignment.commands.stitch import sections_of
     from alignment.runs import prepare
 
     with exit_codes():
-        run_uri = prepare(source, volume, _config(config, settings).model_dump(mode="json"))
+        values = _config(config, settings).model_dump(mode="json")
+        with steps(quiet=as_json) as tell:
+            source = sections_of(source, volume, tell=tell)
+        run_uri = prepare(source, volume, values)
     _drive(run_uri, workers=workers, as_json=as_json)
 
 
@@ -245,6 +300,46 @@ def score(
 
 
 @app.command()
+def export(
+    volume: str,
+    dest: Annotated[str | None, typer.Argument(help="Where to write; not for a link.")] = None,
+    to: Annotated[str, typer.Option(help="precomputed, tiff, field or link.")] = "precomputed",
+    at: Annotated[
+        str | None, typer.Option(help="An epoch or a run instead of what is published.")
+    ] = None,
+    mip: Annotated[
+        list[int] | None, typer.Option(min=0, max=20, help="Level (again for more).")
+    ] = None,
+    z: Annotated[str | None, typer.Option(help="Sections of a TIFF export, e.g. 10:20.")] = None,
+    box: Annotated[
+        str | None, typer.Option(help="Part of a TIFF export, Y0:Y1,X0:X1, px of the mip.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Of a link: where others find the volume.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Threads.")] = None,
+) -> None:
+    """Give a version of VOLUME away: precomputed, TIFF files, its field, or a link."""
+    from alignment.commands.console import steps
+    from alignment.commands.export import export as export_volume
+
+    with exit_codes(), steps() as tell:
+        said = export_volume(
+            volume,
+            to,
+            dest,
+            at=int(at) if at and at.isdecimal() and len(at) < 10 else at,
+            mips=tuple(mip) if mip else None,
+            z=z,
+            box=box,
+            base_url=base_url,
+            workers=workers,
+            tell=tell,
+        )
+    out.print(said, markup=False)
+
+
+@app.command()
 def view(
     uri: str, port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one.")] = 0
 ) -> None:
@@ -253,6 +348,95 @@ def view(
 
     with exit_codes():
         show(uri, port=port)
+
+
+@app.command()
+def verify(
+    uri: str,
+    full: Annotated[bool, typer.Option(help="Read and hash every byte; sizes only else.")] = False,
+    every_run: Annotated[
+        bool, typer.Option("--all", help="Also the runs that were not published.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check that a volume or a run is what its records say; exit 5 if it is not."""
+    from alignment.commands.verify import check, print_check
+
+    with exit_codes(), counter("verify", of="objects") as tick:
+        report = check(uri, full=full, every_run=every_run, tell=tick)
+    print_check(report, as_json=as_json)
+    raise typer.Exit(OK if report.is_clean else DAMAGED)
+
+
+@app.command()
+def repair(
+    uri: str,
+    full: Annotated[bool, typer.Option(help="Look at every byte first; sizes only else.")] = True,
+    every_run: Annotated[
+        bool, typer.Option("--all", help="Also the runs that were not published.")
+    ] = False,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Compute exactly what is damaged again; only the recorded content is let in."""
+    from alignment.commands.verify import check, mend, print_repairs
+
+    with exit_codes():
+        with counter("verify", of="objects") as tick:
+            before = check(uri, full=full, every_run=every_run, tell=tick)
+        repairs = mend(before, workers=workers, tell=lambda what: err.print(what, markup=False))
+        after = check(uri, full=full, every_run=every_run) if before.problems else before
+    print_repairs(repairs, after, as_json=as_json)
+    raise typer.Exit(OK if after.is_clean else DAMAGED)
+
+
+@app.command()
+def versions(uri: str, as_json: Json = False) -> None:
+    """List what was published of a volume; each version stays readable until `gc` takes it."""
+    from alignment.commands.versions import print_versions
+    from storage.store import normalise_uri
+
+    with exit_codes():
+        print_versions(normalise_uri(uri), as_json=as_json)
+
+
+@app.command()
+def rollback(
+    uri: str,
+    to: Annotated[
+        str | None, typer.Option(help="Epoch or run key; the version before this one without it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring back an earlier version of a volume, as a new epoch."""
+    from alignment.commands.versions import print_pointer
+    from storage.publish import rollback as roll_back
+    from storage.store import normalise_uri
+
+    with exit_codes():
+        wanted = int(to) if to is not None and to.isdecimal() and len(to) < 10 else to
+        pointer = roll_back(normalise_uri(uri), wanted)
+    print_pointer(pointer, as_json=as_json)
+
+
+@app.command()
+def gc(
+    uri: str,
+    keep: Annotated[int, typer.Option(min=1, help="Published runs that stay.")] = 3,
+    grace_days: Annotated[
+        float, typer.Option(min=0, help="Runs stay for so long after the last work on them.")
+    ] = 7.0,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be deleted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete the runs of a volume that no reader can reach any more."""
+    from alignment.commands.versions import print_collection
+    from storage.gc import collect
+    from storage.store import normalise_uri
+
+    with exit_codes():
+        found = collect(normalise_uri(uri), keep=keep, grace_s=grace_days * 86_400, dry_run=dry_run)
+    print_collection(found, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()

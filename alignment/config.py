@@ -341,7 +341,8 @@ def commented_yaml(config: PipelineConfig | None = None) -> str:
         section: Config = getattr(config, stage)
         lines += ["", f"# {(section.__doc__ or '').splitlines()[0]}", f"{stage}:"]
         for name, field in type(section).model_fields.items():
-            lines.append(f"  # {(field.description or '').strip()}{_limits(field.metadata)}")
+            explained = f"{(field.description or '').strip()}{_limits(field.metadata)}"
+            lines += [f"  # {line.strip()}" for line in explained.splitlines()]
             plain = section.model_dump(mode="json")[name]
             flow = None if isinstance(plain, list) else False
             value = yaml.safe_dump({name: plain}, default_flow_style=flow, sort_keys=False)

@@ -216,14 +216,15 @@ def _layers(root: str, url: str) -> tuple[Layer, Layer | None]:
     elif store.exists(store.join(root, "aligned", "zarr.json")):
         aligned, sections = "aligned", "sections"
     else:
-        return _layer(root, url, "", name="aligned"), None
+        return read_layer(root, url, "", name="aligned"), None
     return (
-        _layer(root, url, aligned, name="aligned"),
-        _layer(root, url, sections, name="unaligned"),
+        read_layer(root, url, aligned, name="aligned"),
+        read_layer(root, url, sections, name="unaligned"),
     )
 
 
-def _layer(root: str, url: str, below: str, *, name: str) -> Layer:
+def read_layer(root: str, url: str, below: str, *, name: str) -> Layer:
+    """Return the layer of the OME-Zarr group `below` a root that a browser finds at `url`."""
     group = store.join(root, below) if below else root
     paths: list[str] = []
     with suppress(MismatchError):  # raised by the first level that does not exist
