@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from alignment.errors import ShapeError
 
+_ROWS = 256
+"""Of the result, made at a time: where there is little data, mending takes many times its size."""
+
 
 def downsample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Average each 2 x 2 square of known pixels.
@@ -41,9 +44,12 @@ def downsample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     result = np.zeros((nz, ny // 2, nx // 2), np.uint8)
     if result.size:
         for section, half in zip(np.ascontiguousarray(image), result, strict=True):
-            half[:] = _halved(section)
-            if not section.all():
-                _mend(section, half)
+            for y in range(0, len(half), _ROWS):
+                rows, halved = section[2 * y : 2 * (y + _ROWS)], half[y : y + _ROWS]
+                if rows.any():
+                    halved[:] = _halved(rows)
+                    if not rows.all():
+                        _mend(rows, halved)
     return result
 
 

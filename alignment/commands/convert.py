@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignment.config import VolumeConfig
 from alignment.runs import DEFAULT_RESOLUTION_NM, pyramid_levels
-from alignment.stages.ingest import write_levels
+from alignment.stages.levels import Rows, write_section
 from storage.grid import ZYX
 from storage.sections import open_source
 from storage.store import normalise_uri
@@ -37,7 +38,7 @@ def convert(
     """
     opened = open_source(source)
     resolution = resolution_nm or opened.resolution_nm or DEFAULT_RESOLUTION_NM
-    sections = (opened.read_section(z) for z in range(opened.shape[0]))
+    sections = (partial(opened.read_rows, z) for z in range(opened.shape[0]))
     write_volume(target, opened.shape, resolution, sections, tell)
 
 
@@ -45,10 +46,10 @@ def write_volume(
     target: str,
     shape: ZYX,
     resolution_nm: tuple[float, float, float],
-    sections: Iterator[NDArray[np.uint8]],
+    sections: Iterable[Rows],
     tell: Tell | None,
 ) -> None:
-    """Write sections (y, x), one after the other, at every level of a pyramid at `target`."""
+    """Write sections, given by bands of rows, at every level of a pyramid at `target`."""
     layout = VolumeConfig()
     uri = normalise_uri(target)
     mips = pyramid_levels(shape)
@@ -62,7 +63,12 @@ def write_volume(
         name=uri.rsplit("/", 1)[-1],
     )
     arrays = [open_array(uri, str(mip)) for mip in range(mips)]
-    for z, image in enumerate(sections):
-        write_levels(arrays, z, image)
+    for z, rows in enumerate(sections):
+        write_section(arrays, z, rows)
         if tell:
             tell(z + 1, shape[0])
+
+
+def as_rows(image: NDArray[np.uint8]) -> Rows:
+    """Return the bands of an image (y, x) that is in memory."""
+    return lambda y0, y1: image[y0:y1]

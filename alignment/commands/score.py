@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from alignment import qc
-from storage.sections import open_source
+from storage.sections import open_source, read_section
 
 
 def score_source(uri: str, chunk_px: int, smoothing_px: float) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def score_source(uri: str, chunk_px: int, smoothing_px: float) -> dict[str, Any]
     """
     source = open_source(uri)
     scores = qc.score_stack(
-        source.read_section, source.shape[0], chunk_px, smoothing_px=smoothing_px
+        partial(read_section, source), source.shape[0], chunk_px, smoothing_px=smoothing_px
     )
     every = qc.summarise(np.stack([score.chunks for score in scores]))
     pairs = [{"z": score.z, "fixed_z": score.fixed_z, **asdict(score.summary)} for score in scores]

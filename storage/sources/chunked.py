@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,23 +12,19 @@ from numpy.typing import NDArray
 
 from storage import store
 from storage.errors import CorruptError, MissingError, SourceError
-from storage.grid import ZYX
-from storage.sources.grey import check_dtype
-from storage.sources.tiff import Resolution
+from storage.grid import ZYX, Box
+from storage.sources.files import digest, slab_digests
+from storage.sources.grey import check_band, check_dtype, check_shape
+from storage.sources.resolution import Resolution, in_nm
+from storage.sources.slabs import Slabs
 from storage.volume import Array, open_foreign, read_region, write_unit
 
-MAX_LISTED = 100_000
-"""Objects of a source that are looked at for its description; 100 requests to S3."""
+_CHUNKS_AT_ONCE = 2**15
+"""zarr keeps a list of the chunks of a read; with tiny ones it is longer than the voxels."""
+
+_BYTES_AT_ONCE = 32 * 2**20
 
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
-
-_NM = {
-    "angstrom": 0.1, "nanometer": 1.0, "micrometer": 1e3, "millimeter": 1e6, "centimeter": 1e7,
-    "meter": 1e9,
-}  # fmt: skip
-"""Nanometres of the units of length that NGFF lists and that occur in microscopy."""
-
-_SLAB_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -45,43 +39,35 @@ class ZarrSource:
     names: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
-        """Return what identifies the content: it enters the run's key.
-
-        The metadata's digest, and for each section a digest of the names, sizes and tags of the
-        objects that hold it. Objects of more than one section (chunks several sections deep) give
-        those sections one digest. Volumes of more than `MAX_LISTED` objects are identified by
-        their metadata alone: change their name when you change their content.
-        """
-        digest = hashlib.sha256()
-        for uri in dict.fromkeys((self.group_uri, self._array_uri)):
-            for name in _METADATA:
-                try:
-                    digest.update(store.read_bytes(store.join(uri, name)))
-                except MissingError:
-                    continue
+        """Return what identifies the content: it enters the run's key."""
         return {
             "kind": "zarr",
             "shape": list(self.shape),
             "dtype": "uint8",
-            "metadata_sha256": digest.hexdigest(),
-            "sections": self._section_digests(),
+            "sections": self._fingerprints(range(self.shape[0])),
         }
 
-    def read_section(self, z: int) -> NDArray[np.uint8]:
-        """Return section `z`, uint8 (ny, nx); absent chunks read as the array's fill value.
+    def fingerprint(self, z: int) -> str:
+        """Return a digest of the metadata and of the objects that hold section `z`.
+
+        Of the objects, their names, sizes and tags (ETags in S3, times of change on disk). Objects
+        of more than one section (chunks several sections deep) give those sections one digest.
+        """
+        return self._fingerprints(range(z, z + 1))[0]
+
+    def read_rows(self, z: int, y0: int, y1: int) -> NDArray[np.uint8]:
+        """Return rows [y0, y1) of section `z`; absent chunks read as the array's fill value.
 
         Raises
         ------
         SourceError
-            If a chunk of this section is damaged; other sections may be whole.
+            If a chunk of these rows is damaged; others may be whole.
         UnavailableError
             If the store does not answer.
         """
-        nz = self.shape[0]
-        if not 0 <= z < nz:
-            raise SourceError(f"{self._array_uri} has the sections 0 to {nz - 1}; got {z}")
+        check_band(self.shape, z, y0, y1, self._array_uri)
         try:
-            return self._slabs.read(z)
+            return self._slabs.read_rows(z, y0, y1)
         except CorruptError as error:
             raise SourceError(f"section {z}: {error}; it will be treated as missing") from error
 
@@ -90,62 +76,69 @@ class ZarrSource:
         return store.join(self.group_uri, self.path) if self.path else self.group_uri
 
     @cached_property
-    def _slabs(self) -> _Slabs:
-        return _Slabs(open_foreign(self.group_uri, self.path))
+    def _array(self) -> Array:
+        return open_foreign(self.group_uri, self.path)
+
+    @cached_property
+    def _slabs(self) -> Slabs:
+        array = self._array
+
+        tall, wide = array.chunks[-2:]
+        across = -(-self.shape[2] // wide)
+
+        def read(box: Box) -> NDArray[np.uint8]:
+            voxels = np.empty(box.shape, np.uint8)
+            y0, y1 = box.start[1], box.stop[1]
+            chunk_rows = _BYTES_AT_ONCE // (box.shape[0] * tall * box.shape[2])
+            step = max(min(chunk_rows, _CHUNKS_AT_ONCE // across), 1) * tall
+            for y in range(y0 - y0 % tall, y1, step):
+                part = (box.slices[0], slice(max(y, y0), min(y + step, y1)), box.slices[2])
+                # Of the leading axes, which have length 1, and of z if there is none, all.
+                region = (*(slice(None),) * array.ndim, *part)[-array.ndim :]
+                rows = voxels[:, part[1].start - y0 : part[1].stop - y0]
+                rows[:] = read_region(array, region).reshape(rows.shape)
+            return voxels
+
+        return Slabs(self.shape, array.chunks[-3] if array.ndim > 2 else 1, read)
+
+    def _fingerprints(self, sections: range) -> list[str]:
+        metadata = []
+        for uri in dict.fromkeys((self.group_uri, self._array_uri)):
+            for name in _METADATA:
+                try:
+                    metadata.append(store.read_bytes(store.join(uri, name)))
+                except MissingError:
+                    continue
+        array = self._array
+        depth = write_unit(array)[-3] if array.ndim > 2 else 1
+
+        def slab(key: str) -> int | None:
+            if key.rpartition("/")[2] in _METADATA:
+                return None
+            place = re.findall(r"[0-9]+", key)[-array.ndim :]
+            if len(place) < array.ndim:
+                return None
+            return int(place[-3]) if array.ndim > 2 else 0
+
+        folder = self._folder(sections[0] // depth) if len(sections) == 1 else ""
+        digests = slab_digests(self._array_uri, slab, below=folder)
+        return [digest(metadata, digests.get(z // depth, "")) for z in sections]
+
+    def _folder(self, slab: int) -> str:
+        """Return the folder that holds the objects of a slab and no others; empty if none does."""
+        array = self._array
+        key = array.metadata.encode_chunk_key((*(0,) * (array.ndim - 3), slab, 0, 0))
+        is_nested = array.ndim > 2 and key.count("/") >= array.ndim - 1
+        return key.rsplit("/", 2)[0] if is_nested else ""
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel without open arrays and cached voxels."""
-        return {k: v for k, v in self.__dict__.items() if k != "_slabs"}
+        left_behind = ("_array", "_slabs")
+        return {k: v for k, v in self.__dict__.items() if k not in left_behind}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the fields of a frozen instance."""
         self.__dict__.update(state)
-
-    def _section_digests(self) -> list[str] | None:
-        nz = self.shape[0]
-        array = self._slabs.array
-        depth = write_unit(array)[-3] if array.ndim > 2 else 1
-        slabs: dict[int, list[str]] = defaultdict(list)
-        for count, (key, size, tag) in enumerate(store.walk(self._array_uri)):
-            if count >= MAX_LISTED:
-                return None
-            if key.rpartition("/")[2] in _METADATA:
-                continue
-            place = re.findall(r"[0-9]+", key)[-array.ndim :]
-            slab = int(place[-3]) if len(place) == array.ndim > 2 else 0
-            slabs[slab].append(f"{key} {size} {tag}")
-        digests = {
-            slab: hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
-            for slab, lines in slabs.items()
-        }
-        return [digests.get(z // depth, "") for z in range(nz)]
-
-
-class _Slabs:
-    """Reads sections; keeps the last slab, so that chunks of many sections are decoded once."""
-
-    def __init__(self, array: Array) -> None:
-        self.array = array
-        self._kept: tuple[int, NDArray[Any]] | None = None
-
-    def read(self, z: int) -> NDArray[np.uint8]:
-        leading = (slice(0, 1),) * (self.array.ndim - 3)
-        plane = (slice(None), slice(None))
-        if self.array.ndim == 2:
-            return np.asarray(read_region(self.array, plane), dtype=np.uint8)
-        depth = self.array.chunks[-3]
-        ny, nx = self.array.shape[-2:]
-        if depth == 1 or depth * ny * nx > _SLAB_BYTES:
-            voxels = read_region(self.array, (*leading, slice(z, z + 1), *plane))
-            return np.asarray(voxels.reshape(ny, nx), dtype=np.uint8)
-        first = z - z % depth
-        kept = self._kept  # one read: another thread may replace it
-        if kept is None or kept[0] != first:
-            stop = min(first + depth, self.array.shape[-3])
-            voxels = read_region(self.array, (*leading, slice(first, stop), *plane))
-            kept = (first, voxels.reshape(-1, ny, nx))
-            self._kept = kept
-        return np.array(kept[1][z - first], dtype=np.uint8)
 
 
 def open_zarr(uri: str) -> ZarrSource:
@@ -170,6 +163,7 @@ def open_zarr(uri: str) -> ZarrSource:
     check_dtype(array.dtype, f"{uri} {path}".strip())
     _check_axes(uri, array, axes)
     shape = (1, *array.shape) if array.ndim == 2 else array.shape[-3:]
+    check_shape(shape, uri)
     name = uri.rpartition("/")[2]
     names = tuple(f"{name}[{z}]" for z in range(shape[0]))
     return ZarrSource(uri, path, shape, resolution_nm, names)
@@ -225,15 +219,8 @@ def _finest_level(uri: str, attributes: dict[str, Any]) -> tuple[str, Resolution
             f"{uri} has OME-Zarr metadata that cannot be understood "
             f"({type(error).__name__}: {error}); expected version 0.4 or 0.5"
         ) from error
-    steps = dict(zip(axes, zip(scale, units, strict=True), strict=True))
-    sizes = [
-        steps[a][0] * _NM[str(steps[a][1])] if a in steps and steps[a][1] in _NM else None
-        for a in "zyx"
-    ]
-    if any(size is None or size <= 0 for size in sizes):
-        return path, None, axes
-    z_nm, y_nm, x_nm = (float(size or 0) for size in sizes)
-    return path, (z_nm, y_nm, x_nm), axes
+    sizes, unit_of = dict(zip(axes, scale, strict=True)), dict(zip(axes, units, strict=True))
+    return path, in_nm([sizes.get(a) for a in "zyx"], [unit_of.get(a) for a in "zyx"]), axes
 
 
 def _check_axes(uri: str, array: Array, axes: list[str] | None) -> None:

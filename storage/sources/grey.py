@@ -11,12 +11,17 @@ Decisions, the same for every file format:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from storage.errors import SourceError
+from storage.errors import LimitError, SourceError
+from storage.grid import ZYX
+from storage.limits import check_image_size
+
+MAX_SECTIONS = 2**20
 
 
 def check_dtype(dtype: DTypeLike | None, what: str) -> None:
@@ -73,21 +78,71 @@ def to_grey(image: NDArray[Any], what: str, *, white_is_zero: bool = False) -> N
     return np.asarray(grey, dtype=np.uint8)
 
 
-def padded(image: NDArray[np.uint8], ny: int, nx: int, what: str) -> NDArray[np.uint8]:
-    """Return the image in an array (ny, nx), 0 at its bottom and right.
+def check_shape(shape: ZYX, what: str) -> None:
+    """Refuse a stack of an absurd size, before anything is made for each of its sections.
+
+    Raises
+    ------
+    SourceError
+        If it has no voxel, or more than `storage.limits` and `MAX_SECTIONS` allow.
+    """
+    nz, ny, nx = shape
+    if not 0 < nz <= MAX_SECTIONS:
+        raise SourceError(f"{what} has {nz} sections; expected 1 to {MAX_SECTIONS}")
+    try:
+        check_image_size(ny, nx, where=what, streamed=True)
+    except LimitError as error:
+        raise SourceError(str(error)) from None
+
+
+def check_band(shape: ZYX, z: int, y0: int, y1: int, what: str) -> None:
+    """Refuse rows that a source does not have.
+
+    Raises
+    ------
+    SourceError
+        If there is no section `z`, or [y0, y1) is empty or leaves it.
+    """
+    nz, ny, _ = shape
+    if not 0 <= z < nz:
+        raise SourceError(f"{what} has the sections 0 to {nz - 1}; got {z}")
+    if not 0 <= y0 < y1 <= ny:
+        raise SourceError(f"{what} has the rows 0 to {ny - 1}; got [{y0}, {y1})")
+
+
+def place_rows(
+    shape: ZYX,
+    size: tuple[int, int],
+    y0: int,
+    y1: int,
+    read: Callable[[int, int], NDArray[np.uint8]],
+    what: str,
+) -> NDArray[np.uint8]:
+    """Return rows [y0, y1) of an image of `size` in a source of `shape`.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (nz, ny, nx) of the source; what the image lacks at its bottom and right is 0.
+    size : tuple of int
+        (ny, nx) of the image.
+    read : callable
+        ``read(a, b)`` returns rows [a, b) of the image.
 
     Raises
     ------
     SourceError
         If the image is larger: its file changed since the source was opened.
     """
-    if image.shape == (ny, nx):
-        return image
-    if image.shape[0] > ny or image.shape[1] > nx:
+    if size[0] > shape[1] or size[1] > shape[2]:
         raise SourceError(
-            f"{what} is {image.shape} px (y, x), larger than the source's {(ny, nx)}; its file "
+            f"{what} is {size} px (y, x), larger than the source's {tuple(shape[1:])}; its file "
             "changed since the source was opened"
         )
-    canvas = np.zeros((ny, nx), np.uint8)
-    canvas[: image.shape[0], : image.shape[1]] = image
-    return canvas
+    end = min(y1, size[0])
+    if y0 < end and (end, size[1]) == (y1, shape[2]):
+        return read(y0, y1)
+    rows = np.zeros((y1 - y0, shape[2]), np.uint8)
+    if y0 < end:
+        rows[: end - y0, : size[1]] = read(y0, end)
+    return rows

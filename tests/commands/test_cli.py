@@ -91,12 +91,12 @@ def test_plan_counts_what_a_run_would_write_and_writes_nothing(petalign, stack, 
 
 
 def test_ingest_copies_a_stack_voxel_by_voxel(petalign, stack, tmp_path):
-    from storage.sections import open_source
+    from storage.sections import open_source, read_section
 
     assert petalign("ingest", stack, tmp_path / "raw.zarr").exit_code == 0
     copied, original = open_source(tmp_path / "raw.zarr"), tifffile.imread(stack)
     for z in range(3):
-        np.testing.assert_array_equal(copied.read_section(z), original[z])
+        np.testing.assert_array_equal(read_section(copied, z), original[z])
 
 
 def test_status_of_nothing_says_what_was_expected(petalign, tmp_path):
