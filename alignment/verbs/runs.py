@@ -1,0 +1,124 @@
+"""Align: configure, plan, run, watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alignment.commands.console import OK, PARTIAL, StageDisplay, err, exit_codes, out, print_json
+from alignment.config import commented_yaml
+from alignment.errors import ConfigError
+from alignment.verbs.options import ConfigFile, Json, Settings, Workers, read_config
+
+
+def init(
+    path: Annotated[Path, typer.Argument()] = Path("petalign.yaml"),
+    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a complete, commented configuration file."""
+    with exit_codes():
+        if path.exists() and not force:
+            raise ConfigError(f"{path} exists; give another name, or --force to overwrite it")
+        path.write_text(commented_yaml())
+    out.print(f"wrote {path}: every setting with its default; pass it with --config {path}")
+
+
+def plan(source: str, config: ConfigFile = None, as_json: Json = False) -> None:
+    """Print what aligning SOURCE would read, write and need, and run nothing."""
+    from alignment.commands.plan import plan as make_plan
+    from alignment.commands.summary import print_plan
+
+    with exit_codes():
+        print_plan(make_plan(source, read_config(config)), as_json=as_json)
+
+
+def align(
+    source: str,
+    volume: str,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Align SOURCE into VOLUME on this machine, without Airflow; resumes what was begun."""
+    from alignment.commands.console import steps
+    from alignment.commands.stitch import sections_of
+    from alignment.runs import prepare
+
+    with exit_codes():
+        values = read_config(config, settings).model_dump(mode="json")
+        with steps(quiet=as_json) as tell:
+            source = sections_of(source, volume, tell=tell)
+        run_uri = prepare(source, volume, values)
+    _drive(run_uri, workers=workers, as_json=as_json)
+
+
+def resume(uri: str, workers: Workers = None, as_json: Json = False) -> None:
+    """Go on with a run on this machine: what has a record is not done again."""
+    from alignment.commands.query import find_run
+
+    with exit_codes():
+        run_uri = find_run(uri)
+    _drive(run_uri, workers=workers, as_json=as_json)
+
+
+def _drive(run_uri: str, *, workers: int | None, as_json: bool) -> None:
+    from alignment.commands.local import align as align_here
+    from alignment.commands.summary import print_result
+
+    hint = f"go on with: petalign resume {run_uri}"
+    with exit_codes(hint=hint), StageDisplay(quiet=as_json) as display:
+        align_here(run_uri, workers=workers, tell=display.tell)
+    print_result(run_uri, as_json=as_json)
+
+
+def run(
+    source: str,
+    volume: str,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    follow: Annotated[bool, typer.Option(help="Wait for the end and show progress.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Trigger the DAG `align_volume` on the platform that is up, and follow it."""
+    from alignment.commands.follow import follow_dag_run, trigger
+    from alignment.commands.summary import print_result
+
+    with exit_codes():
+        started = trigger(source, volume, read_config(config, settings))
+    err.print(f"DAG run {started.run_id}: {started.url}")
+    if follow:
+        hint = f"the DAG run goes on without this command; see it at {started.url}"
+        with exit_codes(hint=hint), StageDisplay(quiet=as_json) as display:
+            run_uri = follow_dag_run(started, tell=display.tell)
+        print_result(run_uri, as_json=as_json)
+    elif as_json:
+        print_json({"dag_run": started.run_id, "url": started.url})
+
+
+def status(uri: str, as_json: Json = False) -> None:
+    """Print how far each stage of a run is; exit 4 if it is not complete."""
+    from alignment.commands.local import stage_states
+    from alignment.commands.query import find_run
+    from alignment.commands.summary import print_status
+
+    with exit_codes():
+        run_uri = find_run(uri)
+        states = stage_states(run_uri)
+    print_status(run_uri, states, as_json=as_json)
+    raise typer.Exit(OK if all(state.status == "done" for state in states) else PARTIAL)
+
+
+def report(
+    uri: str,
+    to: Annotated[Path | None, typer.Option(help="Copy report.html to here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the figures of a finished run and where its report is."""
+    from alignment.commands.query import find_run
+    from alignment.commands.summary import print_report
+
+    with exit_codes():
+        print_report(find_run(uri), to=to, as_json=as_json)
