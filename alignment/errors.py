@@ -4,7 +4,8 @@ AlignmentError
 |- ConfigError        a setting is wrong: do not retry; the message names the field
 |- DataError          the input is wrong: do not retry; the message names the section
 |  `- ShapeError      an array has the wrong shape
-`- ConvergenceError   a solver stopped before its tolerance
+|- ConvergenceError   a solver stopped before its tolerance
+`- StageFailed        units of a stage failed: what is finished is kept
 
 Storage has its own tree in `storage.errors`.
 """
@@ -28,3 +29,7 @@ class ShapeError(DataError):
 
 class ConvergenceError(AlignmentError, ArithmeticError):
     """A solver stopped before it reached its tolerance."""
+
+
+class StageFailed(AlignmentError):
+    """Some units of a stage failed; what is finished is kept and a later run goes on from there."""

@@ -14,9 +14,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from alignment.errors import AlignmentError, ConfigError, DataError
+from alignment.errors import AlignmentError, ConfigError, DataError, StageFailed
 from alignment.stages.order import ORDER
-from alignment.stages.runner import StageFailed
 from storage.errors import MissingError, SourceError, StorageError, UriError
 from storage.ledger import StageState
 

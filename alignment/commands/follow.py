@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from alignment.commands.local import stage_states
 from alignment.config import PipelineConfig
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, StageFailed
 from alignment.platform.airflow_client import AirflowClient
 from alignment.platform.config import platform_config
 from alignment.platform.errors import PlatformError
 from alignment.platform.lifecycle import PlatformInfo, info
-from alignment.stages import StageFailed
 from storage.ledger import StageState
 from storage.store import normalise_uri
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from alignment.blockwise import Client, driver_client, run_blocks
-from alignment.errors import AlignmentError, ConfigError, DataError
+from alignment.errors import ConfigError, DataError, StageFailed
 from alignment.runs import Run, check_kept, load
 from alignment.stages.order import ORDER
 from alignment.stages.units import Phase
@@ -29,10 +29,6 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 2.0
 MAX_FAULTS_TOLD = 5
 STOPPED = "stopped from outside, by a user or a second driver; the rest was not begun"
-
-
-class StageFailed(AlignmentError):
-    """Some units of a stage failed; what is finished is kept and a later run goes on from there."""
 
 
 @dataclass(frozen=True)

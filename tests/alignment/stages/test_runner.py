@@ -9,9 +9,9 @@ import pytest
 from distributed import Client
 
 from alignment.config import PipelineConfig
-from alignment.errors import ConfigError, DataError
+from alignment.errors import ConfigError, DataError, StageFailed
 from alignment.stages import runner
-from alignment.stages.runner import StageFailed, run_stage
+from alignment.stages.runner import run_stage
 from alignment.stages.units import Phase, Section
 from storage import ledger
 from storage.commit import records
