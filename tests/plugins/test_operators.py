@@ -156,8 +156,8 @@ def test_a_retry_after_silence_starts_a_new_driver(run_uri, drivers):
 def test_a_driver_that_cannot_even_begin_is_reported_without_waiting_for_silence(
     run_uri, monkeypatch
 ):
-    monkeypatch.delattr(alignment.stages, "run")
-    with pytest.raises(AirflowException, match=r"does not report \(AttributeError: .*'run'"):
+    monkeypatch.setattr("petalign_airflow.operators.DRIVER", "alignment.stages:fly")
+    with pytest.raises(AirflowException, match=r"does not report \(AttributeError: .*'fly'"):
         operator(run_uri, linger_s=1).execute(context())
     assert ledger.claim(run_uri, "match", silent_after_s=60), "a retry need not wait either"
 
