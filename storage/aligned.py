@@ -13,6 +13,7 @@ import xarray
 from numpy.typing import NDArray
 
 from storage import store
+from storage.commit.trust import trust
 from storage.errors import MissingError
 from storage.ome import AXES, read_level
 from storage.publish import POINTER, find_version, read_pointer
@@ -47,7 +48,8 @@ def open_aligned(uri: str | Path, *, at: int | str | None = None, mip: int = 0) 
         If nothing was published, `at` is no version, or the run has no aligned volume. Also when
         voxels are read that were never written; nothing is filled in.
     CorruptError
-        When voxels are read whose checksum does not hold.
+        If the run's metadata are not what it was published with. When voxels are read whose
+        checksum does not hold, or from a shard that belongs elsewhere.
 
     Notes
     -----
@@ -56,10 +58,11 @@ def open_aligned(uri: str | Path, *, at: int | str | None = None, mip: int = 0) 
         volume = open_aligned("s3://petalign/demo")
         volume.sel(y=slice(0, 4000), x=slice(0, 4000)).mean("z").compute()
     """
-    run_uri = _resolve(store.normalise_uri(uri), at)
+    run_uri, root = _resolve(store.normalise_uri(uri), at)
+    held = trust(run_uri, root)
     group = store.join(run_uri, "aligned")
-    path, steps_nm, first_nm = read_level(group, mip)
-    array = open_array(group, path)
+    path, steps_nm, first_nm = read_level(group, mip, held=held if held.is_sealed else None)
+    array = open_array(run_uri, f"aligned/{path}", held=held if held.is_sealed else None)
     blocks = dask.array.from_array(
         Voxels(array), chunks=_blocks(array), name=f"aligned-{run_uri}-{mip}", asarray=False
     )
@@ -76,15 +79,13 @@ def open_aligned(uri: str | Path, *, at: int | str | None = None, mip: int = 0) 
     )
 
 
-def _resolve(uri: str, at: int | str | None) -> str:
-    """Return the URI of the run that `uri` means."""
-    if at is not None:
-        return store.join(uri, "runs", find_version(uri, at).run)
-    pointer = read_pointer(uri)
-    if pointer is not None:
-        return store.join(uri, "runs", pointer.run)
+def _resolve(uri: str, at: int | str | None) -> tuple[str, str | None]:
+    """Return the URI of the run that `uri` means, and its root if it was published."""
+    version = read_pointer(uri) if at is None else find_version(uri, at)
+    if version is not None:
+        return store.join(uri, "runs", version.run), version.root
     if store.exists(store.join(uri, "aligned", "zarr.json")):
-        return uri
+        return uri, None
     raise MissingError(
         f"{uri} has no published run: there is neither {POINTER} (of a volume) nor aligned/ (of a "
         "run). Run the pipeline up to its stage 'publish', or give the URI of a run"

@@ -8,16 +8,22 @@ all others.
 from __future__ import annotations
 
 import json
+from copy import copy
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike
-from zarr.codecs import Crc32cCodec, ShardingCodec, ZstdCodec
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.storage import MemoryStore, StorePath
 
 from storage import store
 from storage.checked import CheckedStore
+from storage.codecs import bounded, bounded_v2
+from storage.commit.tails import PlacedTails
+from storage.commit.trust import Trust
 from storage.errors import (
     ChunkGridError,
     ConflictError,
@@ -26,6 +32,7 @@ from storage.errors import (
     StorageError,
 )
 from storage.grid import cut_grid
+from storage.limits import ArrayLimits, check_array, inflated_bytes
 from storage.shards import ShardLayout
 
 Array = zarr.Array[Any]
@@ -100,30 +107,37 @@ def create_array(
                 f"{uri} exists as another array ({'; '.join(differing)}). A run's arrays are "
                 "never changed: another configuration is another run"
             ) from None
-    return _assembled(uri, document)
+    return _assembled(f"{uri}/zarr.json", document, CheckedStore(uri))
 
 
-def open_array(run_uri: str, path: str) -> Array:
+def open_array(run_uri: str, path: str, *, held: Trust | None = None) -> Array:
     """Open an array of a run, for reading and for writing units that are not there yet.
+
+    Parameters
+    ----------
+    held : Trust, optional
+        What the run's seals state: then the metadata and each object that is read must be theirs.
 
     Raises
     ------
     MissingError
         If there is no array of this name.
     CorruptError
-        If its metadata cannot be understood.
+        If its metadata cannot be understood, or are not what the run was sealed with.
     """
     uri = store.join(run_uri, path)
-    try:
-        document = store.read_json(store.join(uri, "zarr.json"))
-    except MissingError:
+    document = read_metadata(uri, "zarr.json")
+    if held is not None and document is not None:
+        document = json.loads(held.read_document(f"{path}/zarr.json"))
+    if document is None:
         raise MissingError(
             f"{run_uri} has no array {path!r}: {uri}/zarr.json does not exist. The stage that "
             "writes it has not run"
-        ) from None
+        )
     if not isinstance(document, dict) or document.get("node_type") != "array":
         raise MissingError(f"{uri} is a zarr group or something else, not an array")
-    return _assembled(uri, document)
+    tails = None if held is None else held.tails_of(path)
+    return _assembled(f"{uri}/zarr.json", document, CheckedStore(uri), tails=tails)
 
 
 def open_foreign(uri: str, path: str = "") -> Array:
@@ -139,14 +153,38 @@ def open_foreign(uri: str, path: str = "") -> Array:
         If its metadata or codecs cannot be understood.
     """
     target = store.join(uri, path) if path else store.normalise_uri(uri)
+    for name in ("zarr.json", ".zarray"):
+        document = read_metadata(target, name)
+        if document is not None:
+            where = f"{target}/{name}"
+            checked = CheckedStore(target, read_only=True, sparse=True)
+            return _assembled(where, document, checked, config={})
+    raise MissingError(f"{target} is not a zarr array")
+
+
+def read_metadata(uri: str, name: str) -> Any:
+    """Return a metadata document of a zarr node that another program wrote; None if it is absent.
+
+    Parameters
+    ----------
+    name : str
+        One of `storage.checked.METADATA`.
+
+    Raises
+    ------
+    LimitError
+        If it is too large.
+    CorruptError
+        If it is not JSON.
+    """
+    checked = CheckedStore(uri, read_only=True, sparse=True)
+    found = sync(checked.get(name, default_buffer_prototype()))
+    if found is None:
+        return None
     try:
-        return zarr.open_array(store.zarr_store(target, read_only=True, sparse=True), mode="r")
-    except StorageError:
-        raise
-    except FileNotFoundError:
-        raise MissingError(f"{target} is not a zarr array") from None
-    except Exception as error:
-        raise CorruptError(f"{target} cannot be opened as a zarr array: {error}") from error
+        return json.loads(found.to_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{uri}/{name} is not JSON ({type(error).__name__}: {error})") from None
 
 
 def write_unit(array: Array) -> tuple[int, ...]:
@@ -165,23 +203,53 @@ def for_writing(array: Array) -> Array:
     checked = array.store
     if not isinstance(checked, CheckedStore) or checked.read_only:
         raise StorageError(f"{checked} is open for reading only; use open_array for a run's arrays")
-    return _bound(array.metadata, checked.for_writing())
+    return _bound(array.metadata, checked.for_writing(), _CONFIG)
 
 
-def _assembled(uri: str, document: dict[str, Any]) -> Array:
-    """Return the array whose zarr.json holds `document`."""
+def _assembled(
+    where: str,
+    document: Any,
+    checked: CheckedStore,
+    config: dict[str, bool] = _CONFIG,
+    *,
+    tails: PlacedTails | None = None,
+) -> Array:
+    """Return the array that a zarr.json or .zarray describes, within the limits."""
+    sizes = check_array(document, where)
     try:
-        plain = _bound(document, CheckedStore(uri, read_only=False))
-        codec = getattr(plain.metadata, "codecs", (None,))[0]
-        if isinstance(codec, ShardingCodec) and codec.index_location == "end":
-            layout = ShardLayout(plain.shape, write_unit(plain), plain.chunks)
-            return _bound(plain.metadata, CheckedStore(uri, read_only=False, layout=layout))
-        return plain
+        metadata = _bounded(zarr.AsyncArray(document, StorePath(checked)).metadata, sizes)
+        plain = zarr.Array(zarr.AsyncArray(metadata, StorePath(checked)))
+        codec = getattr(metadata, "codecs", (None,))[0]
+        indexed = (
+            isinstance(codec, ShardingCodec)
+            and codec.index_location == "end"
+            and [type(c) for c in codec.index_codecs] == [BytesCodec, Crc32cCodec]
+        )
+        unit, itemsize = write_unit(plain), plain.dtype.itemsize
+        layout = ShardLayout(plain.shape, unit, plain.chunks, itemsize, indexed, tails)
+        return _bound(metadata, checked.with_layout(layout), config)
     except StorageError:
         raise
     except Exception as error:
-        raise CorruptError(f"{uri}/zarr.json does not describe an array: {error}") from error
+        raise CorruptError(f"{where} does not describe an array: {error}") from error
 
 
-def _bound(metadata: Any, checked: CheckedStore) -> Array:
-    return zarr.Array(zarr.AsyncArray(metadata, StorePath(checked), config=_CONFIG))
+def _bounded(metadata: Any, sizes: ArrayLimits) -> Any:
+    """Return the same metadata, whose codecs decode no more than a chunk can hold."""
+    limited = copy(metadata)
+    if metadata.zarr_format == 3:
+        codecs = tuple(bounded(codec) for codec in metadata.codecs)
+        object.__setattr__(limited, "codecs", codecs)
+        return limited
+    most = inflated_bytes(sizes.chunk)
+    compressor = metadata.compressor
+    filters = metadata.filters
+    if compressor is not None:
+        object.__setattr__(limited, "compressor", bounded_v2(compressor, most))
+    if filters is not None:
+        object.__setattr__(limited, "filters", tuple(bounded_v2(f, most) for f in filters))
+    return limited
+
+
+def _bound(metadata: Any, checked: CheckedStore, config: Any) -> Array:
+    return zarr.Array(zarr.AsyncArray(metadata, StorePath(checked), config=config))

@@ -6,6 +6,7 @@ StorageError
 |- UnavailableError  no answer after all retries, disk full, I/O error: the same call may work later
 |- MissingError      an object that must exist does not; never read as zeros
 |- CorruptError      bytes do not match their checksum or cannot be decoded
+|  `- LimitError     input is larger or stranger than `storage.limits` allows: do not retry
 |- ConflictError     a create-only object exists with other content, or a swap came too late
 |- ChunkGridError    a write would touch part of a shard, or a grid does not divide
 |- MismatchError     data for a write has another shape or dtype than its place
@@ -35,6 +36,10 @@ class MissingError(StorageError, FileNotFoundError):
 
 class CorruptError(StorageError, ValueError):
     """Bytes do not match their checksum, or cannot be decoded."""
+
+
+class LimitError(CorruptError):
+    """Input goes beyond a limit of `storage.limits`: broken, hostile, or in an unfit form."""
 
 
 class ConflictError(StorageError, FileExistsError):

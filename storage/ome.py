@@ -9,9 +9,11 @@ Specification: NGFF 0.5, https://ngff.openmicroscopy.org/0.5/
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from storage import store
+from storage.commit.trust import Trust
 from storage.errors import CorruptError, MismatchError
 from storage.grid import ZYX
 
@@ -101,7 +103,9 @@ def write_ome_group(uri: str, attributes: dict[str, Any]) -> None:
     store.replace_json(store.join(uri, "zarr.json"), group_document(attributes))
 
 
-def read_level(uri: str, mip: int) -> tuple[str, tuple[float, ...], tuple[float, ...]]:
+def read_level(
+    uri: str, mip: int, *, held: Trust | None = None
+) -> tuple[str, tuple[float, ...], tuple[float, ...]]:
     """Return path, voxel size (nm) and place of the first voxel's centre (nm) of a level.
 
     Raises
@@ -109,11 +113,16 @@ def read_level(uri: str, mip: int) -> tuple[str, tuple[float, ...], tuple[float,
     MissingError
         If there is no group at `uri`.
     CorruptError
-        If the group is not an OME-Zarr pyramid as this project writes it.
+        If the group is not an OME-Zarr pyramid as this project writes it, or, with `held`, not what
+        the run was sealed with.
     MismatchError
         If it has no level `mip`.
     """
-    document = store.read_json(store.join(uri, "zarr.json"))
+    where = store.join(uri, "zarr.json")
+    if held is None:
+        document = store.read_json(where)
+    else:
+        document = json.loads(held.read_document(where.removeprefix(held.run_uri + "/")))
     try:
         datasets = document["attributes"]["ome"]["multiscales"][0]["datasets"]
         levels = [

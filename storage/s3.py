@@ -1,7 +1,6 @@
 """How S3 is reached, and what its errors mean: the only module that imports obstore.
 
-The standard AWS environment variables alone name the server: AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION. Requests are path-style, bodies carry a SHA-256
+Server and keys come from `storage.credentials`. Requests are path-style, bodies carry a SHA-256
 that the server checks, and retries are obstore's. Functions raise obstore's errors; `translated`
 turns them into those of `storage`.
 """
@@ -9,6 +8,7 @@ turns them into those of `storage`.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -29,9 +29,11 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
+from storage.credentials import provider, server
 from storage.errors import (
     AccessError,
     CorruptError,
+    LimitError,
     MissingError,
     StorageError,
     UnavailableError,
@@ -40,8 +42,8 @@ from storage.errors import (
 from storage.uri import bucket_and_key
 
 if TYPE_CHECKING:
-    from obstore import PutMode
-    from obstore.store import ClientConfig, RetryConfig, S3Store
+    from obstore import Bytes, GetOptions, PutMode
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Store
 
 S3Error = BaseError
 """Base of what these functions raise, besides FileNotFoundError."""
@@ -60,6 +62,9 @@ RETRY: RetryConfig = {
 }
 """About half a minute of a server that is down; connection errors, 5xx and dropped answers."""
 
+_REFUSAL = re.compile(r"403 Forbidden|401 Unauthorized|ExpiredToken|InvalidAccessKeyId")
+"""How listings, and servers that answer 400, say that the keys are not good; never retried."""
+
 REQUEST_TIMEOUT = timedelta(minutes=5)
 """One attempt. obstore's own 30 s would cut a shard of 128 MiB below 4.5 MB/s."""
 
@@ -69,6 +74,38 @@ def read(uri: str) -> tuple[bytes, str | None]:
     store, key = client(uri)
     answer = obstore.get(store, key)
     return answer.bytes().to_bytes(), answer.meta["e_tag"]
+
+
+async def read_part(store: S3Store, key: str, part: slice, limit: int) -> Bytes:
+    """Return the bytes of an object that `part` selects; what lies past its end is left out.
+
+    Parameters
+    ----------
+    store, key
+        From `client`.
+    part : slice
+        ``[a:b]``, ``[a:]`` or ``[-n:]``.
+    limit : int
+        Bytes; more are not fetched.
+
+    Raises
+    ------
+    LimitError
+        If `part` of the object is larger.
+    """
+    start, stop = part.start, part.stop
+    if stop is not None:
+        return await obstore.get_range_async(store, key, start=start, end=stop)
+    options: GetOptions = {}
+    if start:
+        options["range"] = {"suffix": -start} if start < 0 else {"offset": start}
+    answer = await obstore.get_async(store, key, options=options)
+    first, last = answer.range
+    if last - first > limit:
+        raise LimitError(
+            f"{key}: {last - first} bytes would be read; its metadata allow for {limit}"
+        )
+    return await answer.bytes_async()
 
 
 def has(uri: str) -> bool:
@@ -181,18 +218,25 @@ def client(uri: str) -> tuple[S3Store, str]:
     ------
     UriError
         If the URI is not in S3.
+    AccessError
+        If there are no credentials.
     StorageError
         In a process that was forked from one that had used S3: the client's threads do not
         survive a fork, and the first request would wait for ever.
     """
     bucket, key = bucket_and_key(uri)
+    check_not_forked(uri)
+    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+    return _client(bucket, settings), key
+
+
+def check_not_forked(uri: str) -> None:
+    """Refuse to use a client that this process inherited by a fork."""
     if _forked_after_use:
         raise StorageError(
             f"cannot reach {uri}: this process was forked from one that had already used S3; "
             "start it with the 'spawn' or 'forkserver' method instead"
         )
-    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
-    return _client(bucket, settings), key
 
 
 @lru_cache(maxsize=64)
@@ -200,17 +244,24 @@ def _client(bucket: str, settings: tuple[tuple[str, str], ...]) -> S3Store:
     from obstore.store import S3Store
 
     environment = dict(settings)
-    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
+    endpoint, region = server(environment)
+    config: S3Config = {
+        "virtual_hosted_style_request": False,
+        "checksum_algorithm": environment.get("AWS_CHECKSUM_ALGORITHM", "SHA256"),
+    }
+    if endpoint:
+        config["endpoint"] = endpoint
+    if region:
+        config["region"] = region
     options: ClientConfig = {"timeout": REQUEST_TIMEOUT, "connect_timeout": timedelta(seconds=10)}
-    if endpoint.startswith("http://"):
+    if (endpoint or "").startswith("http://"):
         options["allow_http"] = True
-    checksum = environment.get("AWS_CHECKSUM_ALGORITHM", "SHA256")
     return S3Store(
         bucket,
-        virtual_hosted_style_request=False,
-        checksum_algorithm=checksum,
+        config=config,
         client_options=options,
         retry_config=RETRY,
+        credential_provider=provider(environment),
     )
 
 
@@ -223,6 +274,11 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def is_past_end(error: S3Error) -> bool:
+    """Return whether a request was refused because the object is shorter than where it starts."""
+    return "416 Range Not Satisfiable" in str(error)
 
 
 def translated(error: S3Error | OSError, uri: str, verb: str) -> StorageError:
@@ -238,8 +294,8 @@ def translated(error: S3Error | OSError, uri: str, verb: str) -> StorageError:
             f"cannot {verb} {uri}: no credentials; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or run where the instance has a role"
         )
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _REFUSAL.search(reason):
         return AccessError(f"cannot {verb} {uri}: access refused ({reason})")
-    if "416 Range Not Satisfiable" in reason:
+    if isinstance(error, S3Error) and is_past_end(error):
         return CorruptError(f"{uri} is shorter than its index says: it is truncated")
     return UnavailableError(f"cannot {verb} {uri}: {reason}")

@@ -405,5 +405,5 @@ def canonical_json(uri: str, value: Any) -> bytes:
 def _parse(uri: str, data: bytes) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptError(f"{uri} is not JSON ({error}); it has {len(data)} bytes") from None

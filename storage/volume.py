@@ -25,6 +25,7 @@ from storage.arrays import (
     for_writing,
     open_array,
     open_foreign,
+    read_metadata,
     write_unit,
 )
 from storage.errors import (
@@ -35,6 +36,7 @@ from storage.errors import (
     StorageError,
 )
 from storage.grid import ZYX, Box, Region, region_box, show_region, torn_axes
+from storage.limits import check_region
 from storage.ome import AXES, group_document, level_shape, ome_attributes
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "open_array",
     "open_foreign",
     "read",
+    "read_metadata",
     "read_region",
     "write",
     "write_region",
@@ -140,6 +143,8 @@ def read_region(array: Array, region: Region) -> NDArray[Any]:
     ------
     MismatchError
         If the region leaves the array or has a step.
+    LimitError
+        If it touches more chunks than `storage.limits` allows.
     MissingError
         If a chunk was not written.
     CorruptError
@@ -147,6 +152,7 @@ def read_region(array: Array, region: Region) -> NDArray[Any]:
     """
     with _naming(array.store):
         start, stop = region_box(array.shape, region)
+    check_region(start, stop, array.chunks, f"{array.store}, region {show_region(start, stop)}")
     try:
         data = array[region]
     except MemoryError:

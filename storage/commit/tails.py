@@ -17,7 +17,7 @@ import sys
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from storage import store
@@ -75,12 +75,12 @@ def read(run_uri: str, path: str, tails: Tails) -> PlacedTails:
     return PlacedTails(tails.grid, data)
 
 
+@dataclass(frozen=True)
 class PlacedTails:
     """The expected last bytes of an array's objects, by their place in the grid."""
 
-    def __init__(self, grid: tuple[int, ...], data: bytes) -> None:
-        self.grid = grid
-        self._data = data
+    grid: tuple[int, ...]
+    data: bytes = field(repr=False)
 
     def at(self, place: tuple[int, ...]) -> bytes | None:
         """Return the last 4 bytes of the object at `place`; None if none was recorded there."""
@@ -91,7 +91,7 @@ class PlacedTails:
         index = 0
         for p, n in zip(place, self.grid, strict=True):
             index = index * n + p
-        return self._data[4 * index : 4 * index + 4]
+        return self.data[4 * index : 4 * index + 4]
 
 
 def _write_one(run_uri: str, path: str, found: dict[tuple[int, ...], int]) -> Tails:

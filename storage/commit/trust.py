@@ -25,6 +25,11 @@ class Trust:
     metadata: dict[str, str]
     tails: dict[str, Tails]
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether a stage of the run is finished, so that there is anything to hold it to."""
+        return bool(self.metadata)
+
     def read_document(self, path: str) -> bytes:
         """Return a metadata document of the run.
 

@@ -9,9 +9,10 @@ import pytest
 from alignment.runs import load
 from alignment.stages import ORDER, run_stage
 from alignment.stages.repair import repair
-from storage import store
+from storage import open_aligned, store
 from storage.commit import manifest, records
 from storage.commit.verify import verify_volume
+from storage.errors import CorruptError
 from storage.publish import read_pointer
 from storage.uri import local_path
 
@@ -89,6 +90,8 @@ def test_swapped_shards_are_found_though_each_checksum_holds(volume, cluster):
     contents = first.read_bytes(), second.read_bytes()
     first.write_bytes(contents[1])
     second.write_bytes(contents[0])
+    with pytest.raises(CorruptError, match="is not the object that the run recorded at this place"):
+        open_aligned(volume).compute()
     report = verify_volume(volume, full=True)
     assert {problem.stage for problem in report.problems} == {"render"}
     assert len(report.problems) == 2
@@ -162,3 +165,17 @@ def test_a_stage_said_to_be_done_that_is_not_is_found_and_sealed(volume, cluster
     assert repair(report, cluster).failed == []
     assert verify_volume(volume, full=True).problems == ()
     assert tree(volume) == before
+
+
+def test_readers_refuse_metadata_and_seals_that_were_changed(volume):
+    run = run_folder(volume)
+    open_aligned(volume).isel(z=0).compute()
+    kept = (run / "aligned/0/zarr.json").read_bytes()
+    (run / "aligned/0/zarr.json").write_bytes(kept.replace(b'"fill_value": 0', b'"fill_value": 7'))
+    with pytest.raises(CorruptError, match=r"zarr\.json is not what the run was sealed with"):
+        open_aligned(volume)
+    (run / "aligned/0/zarr.json").write_bytes(kept)
+    seal = run / "manifests/match.json"
+    seal.write_bytes(seal.read_bytes().replace(b'"objects": ', b'"objects": 1'))
+    with pytest.raises(CorruptError, match="but was published with"):
+        open_aligned(volume)

@@ -5,12 +5,19 @@ import pickle
 
 import numpy as np
 import pytest
+import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.testing.utils import assert_bytes_equal
 
-from storage import store
+from storage import journal, store, volume
 from storage.checked import CheckedStore
-from storage.errors import ConflictError, MissingError, StorageError, UriError
+from storage.errors import (
+    ConflictError,
+    MissingError,
+    StorageError,
+    UnavailableError,
+    UriError,
+)
 from storage.shards import ShardLayout
 
 PROTOTYPE = default_buffer_prototype()
@@ -91,6 +98,49 @@ def test_a_store_that_writes_blind_finds_metadata_only(root):
     blind = checked.for_writing()
     assert _get(blind, "c/0") is None
     assert_bytes_equal(_get(blind, "zarr.json"), b"x")
+
+
+def test_a_shard_that_vanishes_while_it_is_read_is_not_the_fill_value(tmp_path, monkeypatch):
+    made = zarr.create_array(
+        str(tmp_path), shape=(64, 64), dtype="u1", chunks=(16, 16), shards=(64, 64)
+    )
+    made[:] = 7
+    array = volume.open_foreign(tmp_path.as_uri())
+    get = CheckedStore.get
+
+    async def get_and_delete(self, key, prototype, byte_range=None):
+        found = await get(self, key, prototype, byte_range)
+        (tmp_path / "c/0/0").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(CheckedStore, "get", get_and_delete)
+    with pytest.raises(UnavailableError, match="missing now"):
+        volume.read_region(array, (slice(0, 16), slice(0, 16)))
+    assert not volume.read_region(
+        array, (slice(0, 16), slice(0, 16))
+    ).any()  # absent from the start
+
+
+def test_what_is_read_is_noted(root):
+    checked = CheckedStore(root)
+    asyncio.run(checked.set("c/0", _buffer(b"x")))
+    with journal.journal() as noted:
+        _get(checked, "c/0")
+        _get(checked, "zarr.json")
+    assert noted.read == {f"{root}/c/0"}
+
+
+def test_a_folder_replaced_by_a_link_is_noticed_after_it_was_emptied(tmp_path):
+    checked = CheckedStore(str(tmp_path / "v"), writes="any", sparse=True)
+    asyncio.run(checked.set("c/0", _buffer(b"x")))
+    assert_bytes_equal(_get(checked, "c/0"), b"x")
+    asyncio.run(checked.delete("c/0"))
+    assert not (tmp_path / "v/c").exists()
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/0").write_bytes(b"secret")
+    (tmp_path / "v/c").symlink_to(tmp_path / "secret")
+    with pytest.raises(UriError, match="symbolic link"):
+        _get(checked, "c/0")
 
 
 def test_listing(root):
