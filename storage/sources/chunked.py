@@ -17,7 +17,7 @@ from storage.sources.files import digest, slab_digests
 from storage.sources.grey import check_band, check_dtype, check_shape
 from storage.sources.resolution import Resolution, in_nm
 from storage.sources.slabs import Slabs
-from storage.volume import Array, open_foreign, read_region, write_unit
+from storage.volume import Array, open_foreign, read_metadata, read_region, write_unit
 
 _CHUNKS_AT_ONCE = 2**15
 """zarr keeps a list of the chunks of a read; with tiny ones it is longer than the voxels."""
@@ -176,27 +176,32 @@ def has_zarr(uri: str) -> bool:
 
 def _group_attributes(uri: str) -> dict[str, Any] | None:
     """Return the attributes of a group, None if there is an array."""
-    try:
-        document = store.read_json(store.join(uri, "zarr.json"))
-        if document.get("node_type") == "array":
+    document = read_metadata(uri, "zarr.json")
+    if document is not None:
+        node = _mapping(document, f"{uri}/zarr.json")
+        if node.get("node_type") == "array":
             return None
-        return dict(document.get("attributes") or {})
-    except MissingError:
-        if store.exists(store.join(uri, ".zarray")):
-            return None
-    except AttributeError:
-        raise CorruptError(f"{uri}/zarr.json is not the metadata of a zarr node") from None
-    try:
-        return dict(store.read_json(store.join(uri, ".zattrs")))
-    except MissingError:
-        if store.exists(store.join(uri, ".zgroup")):
-            return {}
-        raise MissingError("there is no zarr.json, .zarray or .zgroup") from None
+        return _mapping(node.get("attributes") or {}, f"{uri}/zarr.json, its attributes")
+    if store.exists(store.join(uri, ".zarray")):
+        return None
+    attributes = read_metadata(uri, ".zattrs")
+    if attributes is not None:
+        return _mapping(attributes, f"{uri}/.zattrs")
+    if store.exists(store.join(uri, ".zgroup")):
+        return {}
+    raise MissingError("there is no zarr.json, .zarray or .zgroup")
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise CorruptError(f"{what}: expected a mapping, got {type(value).__name__}")
+    return value
 
 
 def _finest_level(uri: str, attributes: dict[str, Any]) -> tuple[str, Resolution | None, list[str]]:
     """Return path, voxel size and axes of level 0 of an OME-Zarr group."""
-    multiscales = attributes.get("ome", attributes).get("multiscales")
+    ome = _mapping(attributes.get("ome", attributes), f"{uri}, its OME-Zarr metadata")
+    multiscales = ome.get("multiscales")
     if not multiscales:
         members = ", ".join([n for n in store.list_names(uri) if not n.startswith(".")][:8])
         raise SourceError(
@@ -214,7 +219,7 @@ def _finest_level(uri: str, attributes: dict[str, Any]) -> tuple[str, Resolution
                 if transform["type"] == "scale":
                     scale = [s * float(t) for s, t in zip(scale, transform["scale"], strict=True)]
         path = str(dataset["path"]).strip("/")
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise SourceError(
             f"{uri} has OME-Zarr metadata that cannot be understood "
             f"({type(error).__name__}: {error}); expected version 0.4 or 0.5"

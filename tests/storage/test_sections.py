@@ -490,7 +490,7 @@ def test_zarr_that_cannot_be_understood(tmp_path):
         open_source(tmp_path / "junk")
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "zarr.json").write_text("[1, 2]")
-    with pytest.raises(SourceError, match="not the metadata"):
+    with pytest.raises(SourceError, match="expected a mapping, got list"):
         open_source(tmp_path / "list")
     document = {
         "zarr_format": 3, "node_type": "group",
@@ -578,3 +578,21 @@ def test_real_folder_of_colour_pngs_in_two_sizes():
     source = open_source(folder)
     assert source.shape == (204, 632, 761)
     assert read_section(source, 0).any()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "[" * 50_000,
+        '{"node_type": "group", "attributes": 7}',
+        '{"node_type": "group", "attributes": {"ome": 7}}',
+        '{"node_type": "group", "attributes": {"ome": {"multiscales": 7}}}',
+        '{"node_type": "group", "attributes": {"ome": {"multiscales": [{"datasets": [7]}]}}}',
+        '{"node_type": "group", "attributes": {"ome": {"multiscales": [{"axes": 7}]}}}',
+        "7",
+    ],
+)
+def test_metadata_of_groups_that_make_no_sense_are_one_clear_error(tmp_path, document):
+    (tmp_path / "zarr.json").write_text(document)
+    with pytest.raises(SourceError, match=str(tmp_path)):
+        open_source(tmp_path)
