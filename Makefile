@@ -7,13 +7,13 @@ STAMP := $(VENV)/.installed
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test test-all check format bench up down lock clean
+.PHONY: help install demo test test-all check format bench bench-storage up down lock clean
 
 help:
 	@echo "make demo [DATA=path] [SET=stage.name=value]  align sample sections (or your own) end to end, and show where the result is"
 	@echo "make test              the tests; make test-all adds the slow ones"
 	@echo "make check             ruff, mypy, import-linter, codespell;  make format  mends what it can"
-	@echo "make bench             the benchmarks;  make up | down  the embedded platform"
+	@echo "make bench             the benchmarks;  make bench-storage  the table of docs/performance.md;  make up | down  the embedded platform"
 
 install: $(STAMP)
 
@@ -47,6 +47,9 @@ format: install
 
 bench: install
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+bench-storage: install
+	@$(BIN)/python -m tests.benchmarks.storage.table
 
 up down: install
 	@$(BIN)/petalign $@

@@ -13,6 +13,8 @@ import xarray
 from numpy.typing import NDArray
 
 from storage import store
+from storage.cache import BlockCache
+from storage.cache.arrays import cached
 from storage.commit.trust import trust
 from storage.errors import MissingError
 from storage.ome import AXES, read_level
@@ -22,7 +24,9 @@ from storage.volume import Array, open_array, read_region, write_unit
 _BLOCK_BYTES = 64 * 2**20
 
 
-def open_aligned(uri: str | Path, *, at: int | str | None = None, mip: int = 0) -> xarray.DataArray:
+def open_aligned(
+    uri: str | Path, *, at: int | str | None = None, mip: int = 0, cache: BlockCache | None = None
+) -> xarray.DataArray:
     """Open an aligned volume; voxels are read when they are needed, and checked.
 
     Parameters
@@ -34,6 +38,8 @@ def open_aligned(uri: str | Path, *, at: int | str | None = None, mip: int = 0) 
         `storage.publish.versions`.
     mip : int
         Level of the pyramid; each halves y and x.
+    cache : BlockCache, optional
+        From `storage.cache.open_cache`: what was read stays on the local disk, for all processes.
 
     Returns
     -------
@@ -63,6 +69,8 @@ def open_aligned(uri: str | Path, *, at: int | str | None = None, mip: int = 0) 
     group = store.join(run_uri, "aligned")
     path, steps_nm, first_nm = read_level(group, mip, held=held if held.is_sealed else None)
     array = open_array(run_uri, f"aligned/{path}", held=held if held.is_sealed else None)
+    if cache is not None:
+        array = cached(array, cache)
     blocks = dask.array.from_array(
         Voxels(array), chunks=_blocks(array), name=f"aligned-{run_uri}-{mip}", asarray=False
     )

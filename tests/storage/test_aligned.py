@@ -8,8 +8,9 @@ import pytest
 import storage
 from storage import store, volume
 from storage.aligned import Voxels, open_aligned
+from storage.cache import open_cache
 from storage.errors import CorruptError, MismatchError, MissingError
-from storage.grid import tile
+from storage.grid import Box, tile
 from storage.publish import publish
 
 SHAPE = (5, 100, 70)
@@ -148,3 +149,20 @@ def test_the_package_offers_it():
     assert storage.open_aligned is open_aligned
     with pytest.raises(AttributeError, match="no attribute 'open_algined'"):
         storage.open_algined  # noqa: B018
+
+
+def test_a_volume_is_read_through_the_cache(s3_root, tmp_path):
+    run_uri = store.join(s3_root, "runs", "a")
+    (level,) = volume.create_image(
+        store.join(run_uri, "aligned"), shape=(4, 64, 64), chunk=(2, 32, 32), shard=(4, 64, 64),
+        resolution_nm=(40.0, 4.0, 4.0), mips=1, name="a",
+    )  # fmt: skip
+    voxels = np.random.default_rng(0).integers(1, 255, level.shape, dtype=np.uint8)
+    volume.write(level, Box((0, 0, 0), (4, 64, 64), 0), voxels)
+    publish(s3_root, "a")
+    cache = open_cache(str(tmp_path / "cache"), 2**26)
+    assert (open_aligned(s3_root, cache=cache).compute() == voxels).all()
+    store.delete(store.join(run_uri, "aligned/0/c/0/0/0"))
+    assert (open_aligned(s3_root, cache=cache).compute() == voxels).all()
+    with pytest.raises(MissingError):
+        open_aligned(s3_root).compute()
