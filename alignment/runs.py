@@ -10,13 +10,16 @@ from typing import Any
 from alignment.config import PipelineConfig, parse_config
 from alignment.errors import DataError
 from storage.commit.keys import run_key
-from storage.errors import ConflictError
+from storage.errors import ConflictError, CorruptError
 from storage.grid import ZYX
 from storage.ledger import StageState, read_state, touch, write_state
 from storage.provenance import provenance
 from storage.publish import condemned, read_pointer
 from storage.sections import open_source
 from storage.store import create_json, join, normalise_uri, read_json
+
+DERIVED = ("key", "volume_uri")
+"""What run.json says beside what the key is made of; a run believes its place instead."""
 
 DEFAULT_RESOLUTION_NM = (40.0, 4.0, 4.0)
 LARGEST_TOP_PX = 512
@@ -143,11 +146,18 @@ def load(run_uri: str) -> Run:
         If there is no run at `run_uri`.
     """
     frozen = read_json(join(run_uri, "run.json"))
+    volume_uri, _, key = run_uri.rpartition("/runs/")
+    described = {name: value for name, value in frozen.items() if name not in DERIVED}
+    if run_key(described) != key:
+        raise CorruptError(
+            f"{run_uri}/run.json is not the definition of run {key}: it was changed. Restore it, "
+            "or run the same source with the same configuration again"
+        )
     z, y, x = frozen["resolution_nm"]
     return Run(
         uri=run_uri,
-        volume_uri=frozen["volume_uri"],
-        key=frozen["key"],
+        volume_uri=volume_uri,
+        key=key,
         source_uri=frozen["source_uri"],
         shape=tuple(frozen["shape"]),
         resolution_nm=(z, y, x),

@@ -251,14 +251,18 @@ class CheckedStore(Store):
         if self._folder is not None:
             self._folder.check(key)
 
-    def _write(self, key: str, value: Buffer) -> tuple[str, memoryview]:
+    def _write(self, key: str, value: Buffer) -> tuple[str, bytes | memoryview]:
         """Return where and what to write."""
         self._check_writable()
         self._check(key)
         if not isinstance(value, Buffer):
             raise TypeError(f"{self._prefix}{key}: expected a Buffer of zarr, got {type(value)}")
-        data = np.ascontiguousarray(value.as_numpy_array())
-        return self._prefix + key, memoryview(data).cast("B")
+        data: bytes | memoryview = memoryview(np.ascontiguousarray(value.as_numpy_array())).cast(
+            "B"
+        )
+        if self.layout is not None and self.layout.indexed and key.startswith("c/"):
+            data = self.layout.arranged(data)
+        return self._prefix + key, data
 
     async def _fetch(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None

@@ -83,7 +83,7 @@ def collect(
     for key in doomed:
         run_uri = store.join(volume_uri, "runs", key)
         found = [(path, n) for path, n, _ in store.walk(run_uri)] if key in every else []
-        if not dry_run and not _condemn(volume_uri, key, grace_s, again=key in sentenced):
+        if not dry_run and not _condemn(volume_uri, key, keep, grace_s, again=key in sentenced):
             kept[key] = "somebody began to work on it or published it"
             continue
         deleted.append(key)
@@ -105,7 +105,7 @@ def collect(
     return Collection(tuple(deleted), kept, objects, size)
 
 
-def _condemn(volume_uri: str, key: str, grace_s: float, *, again: bool) -> bool:
+def _condemn(volume_uri: str, key: str, keep: int, grace_s: float, *, again: bool) -> bool:
     """Put a run on the list, then look again; return whether it may be deleted."""
     if again:
         return True  # nobody could begin to work on it since
@@ -113,7 +113,7 @@ def _condemn(volume_uri: str, key: str, grace_s: float, *, again: bool) -> bool:
         change_condemned(volume_uri, add=[key])
     except ConflictError:
         return False
-    if _is_at_work(volume_uri, key, grace_s):
+    if _reason_to_keep(volume_uri, key, keep, grace_s):
         change_condemned(volume_uri, drop=[key])
         return False
     return True

@@ -158,6 +158,8 @@ def publish(
             store.compare_and_swap_json(uri, asdict(published), etag)
             break
         except ConflictError:
+            if _was_published(volume_uri, published):
+                break  # the answer was lost, and others published since: theirs is the last word
             continue
     else:
         raise ConflictError(f"{uri} changed {_ATTEMPTS} times while it was being written")
@@ -240,6 +242,15 @@ def _keep_version(volume_uri: str, pointer: Pointer) -> None:
     if pointer.epoch:
         uri = store.join(volume_uri, VERSIONS, _version_name(pointer.epoch))
         store.create_json(uri, asdict(_version_of(pointer)))
+
+
+def _was_published(volume_uri: str, pointer: Pointer) -> bool:
+    """Return whether a swap was carried out: who publishes next keeps what it replaces."""
+    uri = store.join(volume_uri, VERSIONS, _version_name(pointer.epoch))
+    try:
+        return bool(store.read_json(uri) == asdict(_version_of(pointer)))
+    except MissingError:
+        return False
 
 
 def _version_of(pointer: Version) -> Version:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,10 @@ __all__ = [
     "walk",
     "zarr_store",
 ]
+
+
+_PAUSES_S = (0.05, 0.2, 1.0)
+"""Between repetitions of a PUT whose connection broke."""
 
 
 def read_bytes(uri: str) -> bytes:
@@ -317,7 +322,7 @@ def compare_and_swap_json(uri: str, value: Any, etag: str | None) -> str | None:
         else:
             tag = s3.put(uri, data, mode="create" if etag is None else {"e_tag": etag})
 
-    if _put_or_read_back(uri, put, data) is not None:
+    if _put_or_read_back(uri, put, data, expected=etag) is not None:
         wanted = "did not exist" if etag is None else f"had the tag {etag}"
         raise ConflictError(f"{uri} changed since it {wanted}; read it again and decide anew")
     if tag is None:  # the answer was lost
@@ -364,32 +369,50 @@ def _file_error(error: OSError, uri: str, verb: str) -> StorageError:
     return UnavailableError(f"cannot {verb} {uri}: {error.strerror or error}")
 
 
-def _put_or_read_back(uri: str, put: Callable[[], None], data: bytes | memoryview) -> bytes | None:
+def _put_or_read_back(
+    uri: str, put: Callable[[], None], data: bytes | memoryview, *, expected: str | None = None
+) -> bytes | None:
     """Put `data`; if the answer is no or lost, look what is there.
 
-    Returns None if it is `data`, or the other content that the server refused to overwrite.
-    Raises a ConflictError if it refused and nothing is there, else the error of the put.
+    A conditional PUT may be repeated: obstore does so after a 5xx, but not after a connection that
+    broke. Returns None if `data` is there, or the other content that stands in its way.
+
+    Parameters
+    ----------
+    expected : str, optional
+        Tag of the content that is to be replaced; None for "nothing is there".
     """
-    try:
-        with errors_named(uri, "write"):
-            put()
-    except UnavailableError as error:
-        cause = error.__cause__
-        refused = isinstance(cause, (FileExistsError, *s3.REFUSED))
-        if not refused and not isinstance(cause, s3.S3Error):
-            raise  # the disk failed: what a look at the cache shows may not be on it
+    for pause_s in (*_PAUSES_S, None):
         try:
-            stored = read_bytes(uri)
-        except MissingError:
-            if not refused:
+            with errors_named(uri, "write"):
+                put()
+        except UnavailableError as error:
+            cause = error.__cause__
+            refused = isinstance(cause, (FileExistsError, *s3.REFUSED))
+            if not refused and not isinstance(cause, s3.S3Error):
+                raise  # the disk failed: what a look at the cache shows may not be on it
+            try:
+                with errors_named(uri, "read"):
+                    path = local_path(uri)
+                    stored, tag = (path.read_bytes(), None) if path is not None else s3.read(uri)
+            except MissingError:
+                if refused:
+                    raise ConflictError(f"{uri} was deleted since it was read") from cause
+                if pause_s is None:
+                    raise error from cause
+            except StorageError:
                 raise error from cause
-            raise ConflictError(f"{uri} was deleted since it was read") from cause
-        except StorageError:
-            raise error from cause
-        if stored != data and not refused:
-            raise
-        return None if stored == data else stored
-    return None
+            else:
+                if stored == data:
+                    return None
+                if refused or tag != expected:
+                    return stored
+                if pause_s is None:
+                    raise
+            time.sleep(pause_s or 0.0)
+        else:
+            return None
+    raise AssertionError("the last attempt returns or raises")
 
 
 def canonical_json(uri: str, value: Any) -> bytes:

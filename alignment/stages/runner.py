@@ -84,8 +84,8 @@ def run_stage(
     if stage not in ORDER:
         raise ConfigError(f"no stage {stage!r}; there are {', '.join(ORDER)}")
     progress = _Progress(run_uri, stage, tell)
-    with progress.beating():
-        try:
+    try:
+        with progress.beating():
             run = load(run_uri)
             check_kept(run.volume_uri, run.key)
             base_uri = _published_run(run) if reuse else ""
@@ -93,13 +93,13 @@ def run_stage(
             if faults:
                 raise StageFailed(progress.fail(faults))
             progress.settle(status="done")
-        except StageFailed:
-            raise
-        except Exception as error:
-            if progress.is_stopped:
-                raise StageFailed(STOPPED) from error
-            progress.fail([_Fault("the stage itself", error)])
-            raise StageFailed(f"stage {stage!r}: {error}") from error
+    except StageFailed:
+        raise
+    except Exception as error:
+        if progress.is_stopped:
+            raise StageFailed(STOPPED) from error
+        progress.fail([_Fault("the stage itself", error)])
+        raise StageFailed(f"stage {stage!r}: {error}") from error
     return progress.state.blocks_done
 
 

@@ -103,11 +103,7 @@ def seal(
 
 
 def _line(run_uri: str, stage: str, phase: str, unit: str, commit: Commit) -> Line:
-    document = {
-        "key": commit.key,
-        "objects": [asdict(o) for o in commit.objects],
-        "value": commit.value,
-    }
+    document = records.document_of(commit)
     stored = store.canonical_json(records.uri_of(run_uri, stage, phase, unit), document)
     return Line(phase, unit, commit.key, digest_of(stored), commit.content(), commit.objects)
 
@@ -163,20 +159,35 @@ def read_lines(run_uri: str, stage: str) -> list[Line]:
             f"{uri} has the Merkle root {root[:16]}, its seal says {sealed.root[:16]}: one of them "
             "was changed. Mend it with `petalign repair`"
         )
-    return [_parsed(uri, json.loads(text)) for text in texts]
+    lines = [_parsed(uri, json.loads(text)) for text in texts]
+    stated = (sealed.units, sealed.objects, sealed.bytes, sealed.metadata)
+    if sealed.stage != stage or _totals(lines) != stated:
+        raise CorruptError(
+            f"{seal_uri(run_uri, stage)} does not sum up its lines: it was changed. Mend it with "
+            "`petalign repair`"
+        )
+    return lines
 
 
-def check(run_uri: str, stage: str) -> None:
-    """Read everything that sums up a stage.
+def _totals(lines: Sequence[Line]) -> tuple[int, int, int, dict[str, str]]:
+    """Return units, objects, bytes, and the digests of the arrays' metadata."""
+    objects = [stored for line in lines for stored in line.objects]
+    metadata = {o.path: o.blake3 for o in objects if o.path.rpartition("/")[2] == "zarr.json"}
+    return len(lines) - 1, len(objects), sum(stored.bytes for stored in objects), metadata
+
+
+def check(run_uri: str, stage: str) -> list[Line]:
+    """Read everything that sums up a stage; return the lines.
 
     Raises
     ------
     MissingError, CorruptError
         If a part is not there or does not fit the others.
     """
-    read_lines(run_uri, stage)
+    lines = read_lines(run_uri, stage)
     for path, stated in read_seal(run_uri, stage).tails.items():
         tails.read(run_uri, path, stated)
+    return lines
 
 
 def uris_of(run_uri: str, stage: str, phases: Mapping[str, Iterable[str]]) -> list[str]:

@@ -101,8 +101,18 @@ def record(
         If the unit was recorded with another value or other objects: its computation depends on
         more than its inputs, which is a fault in the stage.
     """
-    commit = {"key": key, "objects": [asdict(o) for o in objects], "value": value}
-    store.create_json(uri_of(run_uri, stage, phase, unit), commit)
+    document = document_of(Commit(key, tuple(objects), value))
+    store.create_json(uri_of(run_uri, stage, phase, unit), document)
+
+
+def document_of(commit: Commit) -> dict[str, Any]:
+    """Return a commit as it is stored: with a digest of itself, so that a flipped bit shows."""
+    document = {
+        "key": commit.key,
+        "objects": [asdict(o) for o in commit.objects],
+        "value": commit.value,
+    }
+    return {**document, "blake3": digest_of(canonical(document))}
 
 
 def recorded(run_uri: str, stage: str, phase: str) -> set[str]:
@@ -152,6 +162,9 @@ def parse(uri: str, document: Any) -> Commit:
         If it holds none.
     """
     try:
+        stated = {name: document[name] for name in ("key", "objects", "value")}
+        if digest_of(canonical(stated)) != document["blake3"]:
+            raise CorruptError(f"{uri} was changed: it does not have the digest that it states")
         objects = tuple(StoredObject(**o) for o in document["objects"])
         return Commit(str(document["key"]), objects, dict(document["value"]))
     except (KeyError, TypeError, ValueError) as error:

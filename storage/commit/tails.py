@@ -1,9 +1,9 @@
 """Tails: what tells a reader that a shard is the one that belongs at its place.
 
 Every object of our arrays ends in a crc32c: a shard in that of its index, which holds the place and
-length of each of its chunks, a chunk without a shard in its own. Checksums inside an object cannot
-tell that two objects were swapped, or that one is of an older copy of the run; these four bytes,
-stated elsewhere, can, and a reader sees them anyway. ::
+length of each of its chunks (`ShardLayout.arranged`), a chunk without a shard in its own. Checksums
+inside an object cannot tell that two objects were swapped, or that one is of an older copy of the
+run; these four bytes, stated elsewhere, can, and a reader sees them anyway. ::
 
     <run_uri>/manifests/tails/<array>   uint32, little endian, C order over the grid of objects
 

@@ -104,10 +104,15 @@ def verify_volume(
     """
     problems: list[Problem] = []
     published = list(_published(volume_uri, problems))
-    roots = {version.run: version.root for version in published}
+    roots: dict[str, str] = {}
+    for version in published:
+        if roots.setdefault(version.run, version.root) != version.root:
+            path = f"versions/{version.epoch:06d}.json"
+            expected = f"the root {roots[version.run][:16]} of run {version.run}"
+            problems.append(Problem("pointer", path, expected, version.root[:16]))
     keys = sorted(roots)
     if runs == "all" or not (keys or problems):
-        keys = sorted({*keys, *store.list_names(store.join(volume_uri, "runs"))})
+        keys = sorted({*keys, *_run_keys(volume_uri)})
     if not (keys or problems):
         raise MissingError(f"{volume_uri} holds no run; expected <volume>/runs/<key>/run.json")
     objects = size = 0
@@ -120,6 +125,13 @@ def verify_volume(
     return Report(
         store.normalise_uri(volume_uri), tuple(keys), objects, size, full, tuple(problems)
     )
+
+
+def _run_keys(volume_uri: str) -> Iterator[str]:
+    """Yield the runs that hold anything: some servers keep folders that were emptied."""
+    for key in store.list_names(store.join(volume_uri, "runs")):
+        if next(store.walk(store.join(volume_uri, "runs", key)), None) is not None:
+            yield key
 
 
 def verify_run(
@@ -146,12 +158,15 @@ def verify_run(
     allowed = {"run.json", *INFORMATIVE}
     stages = {path.split("/")[1] for path in listed if path.startswith(f"{records.FOLDER}/")}
     sealed = manifest.sealed_stages(run_uri)
+    begun = (stages | _stages_with_state(listed)) - {"publish"}
+    whole = set()
     for stage in sorted(stages | sealed):
         try:
-            lines = manifest.read_lines(run_uri, stage) if stage in sealed else None
+            lines = manifest.check(run_uri, stage) if stage in sealed else None
         except (CorruptError, MissingError) as error:
             report("manifest", f"{manifest.FOLDER}/{stage}.jsonl", "its seal", str(error))
             lines = None
+        whole |= {stage} if lines is not None else set()
         for place, line_objects, record in _units(run_uri, stage, listed, lines, report):
             checked += [(stored, place) for stored in line_objects]
             if record is not None:
@@ -179,10 +194,11 @@ def verify_run(
         if tell is not None:
             tell(done + 1, len(checked))
     planned = allowed | {stored.path for stored, _ in checked}
-    # A stage that is about to be sealed writes the tails of its arrays first.
-    free = (f"{ledger.FOLDER}/", *((f"{tails.FOLDER}/",) if stages - sealed else ()))
+    # Metadata and tails are told by manifests alone; where one is not there, they may be its own.
+    is_told = not (begun - whole)
     for path in sorted(set(listed) - planned):
-        if not path.startswith(free):
+        is_metadata = path.endswith("/zarr.json") or path.startswith(f"{tails.FOLDER}/")
+        if not path.startswith(f"{ledger.FOLDER}/") and (is_told or not is_metadata):
             report("unexpected", path, "nothing", f"{listed[path]} bytes that no record names")
     total = sum(stored.bytes for stored, _ in checked)
     return Report(run_uri, (key,), len(checked), total, full, tuple(problems))
@@ -255,9 +271,13 @@ def _units(
 
 def _said_to_be_done(run_uri: str, listed: dict[str, int]) -> set[str]:
     """Return the stages whose driver reported the end; "publish" is nothing that is sealed."""
-    names = [path.split("/")[1] for path in listed if path.startswith(f"{ledger.FOLDER}/")]
-    stages = {name.removesuffix(".json") for name in names} - {"publish", ledger.SIGN}
+    stages = _stages_with_state(listed) - {"publish"}
     return {stage for stage in stages if ledger.read_state(run_uri, stage).status == "done"}
+
+
+def _stages_with_state(listed: dict[str, int]) -> set[str]:
+    names = [path.split("/")[1] for path in listed if path.startswith(f"{ledger.FOLDER}/")]
+    return {name.removesuffix(".json") for name in names} - {ledger.SIGN}
 
 
 def _tails(run_uri: str, stage: str) -> list[StoredObject]:
@@ -301,9 +321,11 @@ def _compare(run_uri: str, stored: StoredObject, size: int, full: bool) -> _Find
         return "size", f"{stored.bytes} bytes", f"{size} bytes"
     if not full:
         return None
-    digest = digest_of(store.read_bytes(store.join(run_uri, stored.path)))
-    if digest == stored.blake3:
-        return None
+    uri = store.join(run_uri, stored.path)
+    for _ in range(2):  # what is damaged on its way is no finding
+        digest = digest_of(store.read_bytes(uri))
+        if digest == stored.blake3:
+            return None
     return "digest", f"blake3 {stored.blake3[:16]}", digest[:16]
 
 
@@ -317,6 +339,8 @@ def _check_definition(run_uri: str, report: Callable[..., None]) -> None:
     except (MissingError, CorruptError, AttributeError) as error:
         report("run", "run.json", f"the definition of run {key}", str(error))
         return
+    if found == key:
+        found = document.get("key")
     if found != key:
         report("run", "run.json", f"the definition of run {key}", f"one of run {found}")
 
@@ -337,6 +361,9 @@ def _published(volume_uri: str, problems: list[Problem]) -> Iterator[Version]:
             problems.append(
                 Problem("epoch", path, f"an epoch after {earlier.epoch}", str(later.epoch))
             )
+    if pointer is None and known:
+        expected = f"epoch {known[-1].epoch} (run {known[-1].run})"
+        problems.append(Problem("pointer", "LATEST.json", expected, "nothing"))
     if pointer is not None and known and known[-1].epoch > pointer.epoch:
         problems.append(
             Problem("epoch", "LATEST.json", f"epoch {known[-1].epoch} or later", str(pointer.epoch))

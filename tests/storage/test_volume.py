@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -398,8 +399,8 @@ def test_each_level_is_half_of_the_one_before(shape, mip):
     assert coarse == (fine[0], (fine[1] + 1) // 2, (fine[2] + 1) // 2)
 
 
-def test_shards_have_the_bytes_that_zarr_alone_would_write(tmp_path):
-    """The faster pipeline inside a shard changes no object, also at the array's edge."""
+def test_shards_hold_the_chunks_that_zarr_alone_would_write(tmp_path):
+    """The faster pipeline inside a shard changes no chunk, also at the array's edge."""
     shape, chunk, shard = (5, 100, 200), (2, 32, 32), (4, 64, 64)
     data = np.random.default_rng(0).integers(0, 200, shape, dtype=np.uint8)
     ours = volume.create_array(
@@ -415,6 +416,26 @@ def test_shards_have_the_bytes_that_zarr_alone_would_write(tmp_path):
     assert len([p for p in written if (tmp_path / "zarr" / p).is_file()]) == 16
     for path in written:
         if (tmp_path / "zarr" / path).is_file():
-            assert (tmp_path / "ours" / path).read_bytes() == (
-                tmp_path / "zarr" / path
-            ).read_bytes()
+            assert _chunks(tmp_path / "ours" / path) == _chunks(tmp_path / "zarr" / path)
+    assert (zarr.open_array(str(tmp_path / "ours"), mode="r")[:] == data).all()
+
+
+def _chunks(shard: Path) -> list[bytes | None]:
+    """Return what the index of a shard of 2 x 2 x 2 chunks names, in its order."""
+    data = shard.read_bytes()
+    index = np.frombuffer(data[-(16 * 8 + 4) : -4], "<u8").reshape(-1, 2).tolist()
+    return [None if offset == 2**64 - 1 else data[offset : offset + n] for offset, n in index]
+
+
+@pytest.mark.parametrize("high", [256, 200])
+def test_the_end_of_a_shard_tells_it_from_others_even_in_noise(tmp_path, high):
+    """Noise of all 256 values does not compress: its chunks have one length."""
+    array = volume.create_array(
+        tmp_path.as_uri(), "noise", shape=(400, 64, 64), chunk=(1, 16, 16), shard=(1, 64, 64),
+        dtype=np.uint8, fill_value=0, dimension_names=("z", "y", "x"),
+    )  # fmt: skip
+    voxels = np.random.default_rng(1).integers(0, high, array.shape, dtype=np.uint8)
+    volume.write(array, Box((0, 0, 0), array.shape, mip=0), voxels)
+    ends = {path.read_bytes()[-4:] for path in tmp_path.glob("noise/c/*/0/0")}
+    assert len(ends) == 400
+    assert (zarr.open_array(str(tmp_path / "noise"), mode="r")[:] == voxels).all()
