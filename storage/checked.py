@@ -257,11 +257,9 @@ class CheckedStore(Store):
         self._check(key)
         if not isinstance(value, Buffer):
             raise TypeError(f"{self._prefix}{key}: expected a Buffer of zarr, got {type(value)}")
-        data: bytes | memoryview = memoryview(np.ascontiguousarray(value.as_numpy_array())).cast(
-            "B"
-        )
+        data = memoryview(np.ascontiguousarray(value.as_numpy_array())).cast("B")
         if self.layout is not None and self.layout.indexed and key.startswith("c/"):
-            data = self.layout.arranged(data)
+            return self._prefix + key, self.layout.arranged(data)
         return self._prefix + key, data
 
     async def _fetch(

@@ -174,7 +174,8 @@ def test_real_tiles_without_positions_are_a_strip(tmp_path):
 
 def test_align_stitches_a_montage_first_and_aligns_its_sections(tiles, tmp_path, monkeypatch):
     runs = []
-    monkeypatch.setattr("alignment.verbs.runs._drive", lambda run_uri, **options: runs.append(run_uri))
+    drive = "alignment.verbs.runs._drive"
+    monkeypatch.setattr(drive, lambda run_uri, **options: runs.append(run_uri))
     for _ in range(2):
         result = CliRunner().invoke(app, ["align", str(tiles[0]), str(tmp_path / "out.zarr")])
         assert result.exit_code == 0, result.stderr

@@ -28,7 +28,7 @@ def bucket(platform, monkeypatch):
     return f"s3://{platform.bucket}"
 
 
-def records(run_uri):
+def recorded(run_uri):
     return {
         (stage, phase.name): records.read_records(run_uri, stage, phase.name)
         for stage in ORDER
@@ -72,4 +72,4 @@ def test_a_killed_worker_and_a_killed_scheduler_do_not_change_a_voxel(platform, 
     with Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=":0") as here:
         for stage in ORDER:
             run_stage(stage, undisturbed, here)
-    assert records(run_uri) == records(undisturbed)
+    assert recorded(run_uri) == recorded(undisturbed)
