@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test test-all check format bench bench-storage up down lock clean
+.PHONY: help install demo test test-all check format bench bench-storage faults up down lock clean
 
 help:
 	@echo "make demo [DATA=path] [SET=stage.name=value]  align sample sections (or your own) end to end, and show where the result is"
@@ -50,6 +50,9 @@ bench: install
 
 bench-storage: install
 	@$(BIN)/python -m tests.benchmarks.storage.table
+
+faults: install
+	@$(BIN)/python -m tests.faults.table
 
 up down: install
 	@$(BIN)/petalign $@

@@ -26,7 +26,7 @@ from alignment.pyramid import downsample
 from alignment.runs import prepare
 from alignment.stages import ingest, inputs, masks, run_stage, runner
 from storage import s3, store
-from storage.sections import open_source
+from storage.sections import open_source, read_section
 from storage.sources import tiff
 from storage.uri import bucket_and_key, local_path
 from storage.volume import open_array
@@ -97,7 +97,7 @@ def our_voxels(root: str) -> dict[str, NDArray[Any]]:
 def plain(source: str, root: str) -> None:
     """Compute the same arrays with zarr's and dask's defaults, from the start."""
     opened = open_source(source)
-    images = np.stack([opened.read_section(z) for z in range(SECTIONS)])
+    images = np.stack([read_section(opened, z) for z in range(SECTIONS)])
     below, prefix = _plain_store(root, read_only=False)
     config = MasksConfig(**CONFIG["masks"])
     chunk = (1, SIDE_PX, SIDE_PX)

@@ -1,5 +1,6 @@
 """What is damaged is found, computed again, and is what it was, byte for byte."""
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -72,8 +73,8 @@ def test_damage_of_every_kind_is_found_named_and_mended(volume, cluster, seed):
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
             path.write_bytes(data)
     report = verify_volume(volume, full=True)
-    prefix = f"runs/{read_pointer(volume).run}/"
-    assert sorted(prefix + problem.path for problem in report.problems) == sorted(victims)
+    found = sorted(f"runs/{problem.run}/{problem.path}" for problem in report.problems)
+    assert found == sorted(victims)
     assert {problem.kind for problem in report.problems} == {"missing", "size", "digest"}
     assert all(problem.unit for problem in report.problems)
 
@@ -125,7 +126,7 @@ def test_a_source_that_changed_since_is_not_let_in(volume, cluster, phantom):
     (run_folder(volume) / "sections/0/c/0/0/0").unlink()
     source = local_path(phantom)
     shards = [p for p in source.rglob("*") if p.is_file() and "/0/c/" in str(p)]
-    kept = {p: p.read_bytes() for p in shards}
+    kept = {p: (p.read_bytes(), p.stat()) for p in shards}
     try:
         contents = [p.read_bytes() for p in shards]
         for p, other in zip(shards, [*contents[1:], contents[0]], strict=True):
@@ -135,8 +136,9 @@ def test_a_source_that_changed_since_is_not_let_in(volume, cluster, phantom):
         assert "ConflictError" in repairs.failed[0]
         assert "ingest/sections/z000000" in repairs.failed[0]
     finally:
-        for p, data in kept.items():
+        for p, (data, stat) in kept.items():
             p.write_bytes(data)
+            os.utime(p, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert load(run_uri).key == read_pointer(volume).run
 
 

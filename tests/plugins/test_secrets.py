@@ -3,6 +3,7 @@
 import asyncio
 import json
 import traceback
+import uuid
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -41,7 +42,7 @@ def run_uri(tmp_path, monkeypatch, scheduler_address):
 
 def deferred_and_resumed(task):
     """Run a task as Airflow does; return what it would store, and the words of its failure."""
-    ti = SimpleNamespace(id="0190", try_number=1)
+    ti = SimpleNamespace(id=uuid.uuid4().hex, try_number=1)  # its key must be new to Dask
     method, kwargs, stored = task.execute, {}, []
     for _ in range(20):
         try:
