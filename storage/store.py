@@ -19,20 +19,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from storage import durable, journal, s3
+from storage.attempts import errors_named, put_or_read_back
 from storage.errors import (
-    AccessError,
     ConflictError,
     CorruptError,
     MissingError,
-    StorageError,
-    UnavailableError,
-    UriError,
 )
 from storage.uri import join, local_path, normalise_uri
 
@@ -46,6 +41,7 @@ __all__ = [
     "create_bytes",
     "create_json",
     "delete",
+    "errors_named",
     "exists",
     "join",
     "list_names",
@@ -60,10 +56,6 @@ __all__ = [
     "walk",
     "zarr_store",
 ]
-
-
-_PAUSES_S = (0.05, 0.2, 1.0)
-"""Between repetitions of a PUT whose connection broke."""
 
 
 def read_bytes(uri: str) -> bytes:
@@ -229,7 +221,7 @@ def create_bytes(uri: str, data: bytes | memoryview) -> None:
         else:
             s3.put(uri, data, mode="create")
 
-    stored = _put_or_read_back(uri, put, data)
+    stored = put_or_read_back(uri, put, data)
     if stored is not None:
         raise ConflictError(
             f"{uri} exists with other content ({len(stored)} bytes, sha256 "
@@ -322,7 +314,7 @@ def compare_and_swap_json(uri: str, value: Any, etag: str | None) -> str | None:
         else:
             tag = s3.put(uri, data, mode="create" if etag is None else {"e_tag": etag})
 
-    if _put_or_read_back(uri, put, data, expected=etag) is not None:
+    if put_or_read_back(uri, put, data, expected=etag) is not None:
         wanted = "did not exist" if etag is None else f"had the tag {etag}"
         raise ConflictError(f"{uri} changed since it {wanted}; read it again and decide anew")
     if tag is None:  # the answer was lost
@@ -341,78 +333,6 @@ def zarr_store(uri: str, *, read_only: bool, sparse: bool = False) -> Store:
     from storage.checked import CheckedStore  # zarr takes a second to import
 
     return CheckedStore(uri, read_only=read_only, sparse=sparse)
-
-
-@contextmanager
-def errors_named(uri: str, verb: str) -> Iterator[None]:
-    """Turn the errors of file system and obstore into those of `storage`, naming the object."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        translate = s3.translated if uri.startswith("s3:") else _file_error
-        raise translate(error, uri, verb) from error
-    except s3.S3Error as error:
-        raise s3.translated(error, uri, verb) from error
-
-
-def _file_error(error: OSError, uri: str, verb: str) -> StorageError:
-    if isinstance(error, IsADirectoryError | NotADirectoryError) and verb == "write":
-        return UriError(f"cannot write {uri}: a file has the name of a folder, or a folder its own")
-    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
-        return MissingError(f"{uri} does not exist")
-    if isinstance(error, PermissionError):
-        return AccessError(f"cannot {verb} {uri}: {error.strerror}")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UnavailableError(f"cannot {verb} {uri}: the disk is full; make room and resume")
-    return UnavailableError(f"cannot {verb} {uri}: {error.strerror or error}")
-
-
-def _put_or_read_back(
-    uri: str, put: Callable[[], None], data: bytes | memoryview, *, expected: str | None = None
-) -> bytes | None:
-    """Put `data`; if the answer is no or lost, look what is there.
-
-    A conditional PUT may be repeated: obstore does so after a 5xx, but not after a connection that
-    broke. Returns None if `data` is there, or the other content that stands in its way.
-
-    Parameters
-    ----------
-    expected : str, optional
-        Tag of the content that is to be replaced; None for "nothing is there".
-    """
-    for pause_s in (*_PAUSES_S, None):
-        try:
-            with errors_named(uri, "write"):
-                put()
-        except UnavailableError as error:
-            cause = error.__cause__
-            refused = isinstance(cause, (FileExistsError, *s3.REFUSED))
-            if not refused and not isinstance(cause, s3.S3Error):
-                raise  # the disk failed: what a look at the cache shows may not be on it
-            try:
-                with errors_named(uri, "read"):
-                    path = local_path(uri)
-                    stored, tag = (path.read_bytes(), None) if path is not None else s3.read(uri)
-            except MissingError:
-                if refused:
-                    raise ConflictError(f"{uri} was deleted since it was read") from cause
-                if pause_s is None:
-                    raise error from cause
-            except StorageError:
-                raise error from cause
-            else:
-                if stored == data:
-                    return None
-                if refused or tag != expected:
-                    return stored
-                if pause_s is None:
-                    raise
-            time.sleep(pause_s or 0.0)
-        else:
-            return None
-    raise AssertionError("the last attempt returns or raises")
 
 
 def canonical_json(uri: str, value: Any) -> bytes:
