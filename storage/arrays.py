@@ -225,8 +225,10 @@ def _assembled(
             and codec.index_location == "end"
             and [type(c) for c in codec.index_codecs] == [BytesCodec, Crc32cCodec]
         )
+        chain = getattr(codec if indexed else metadata, "codecs", (None,))
+        sound = type(chain[-1]) is Crc32cCodec
         unit, itemsize = write_unit(plain), plain.dtype.itemsize
-        layout = ShardLayout(plain.shape, unit, plain.chunks, itemsize, indexed, tails)
+        layout = ShardLayout(plain.shape, unit, plain.chunks, itemsize, indexed, sound, tails)
         return _bound(metadata, checked.with_layout(layout), config)
     except StorageError:
         raise

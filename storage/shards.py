@@ -35,6 +35,8 @@ class ShardLayout:
     itemsize: int = 1
     indexed: bool = True
     """Whether the objects end in an index as described above."""
+    sound: bool = False
+    """Whether each chunk ends in a crc32c, so that decoding finds any flipped bit."""
     tails: PlacedTails | None = None
     """What the objects must end in, if the run that they are of says so."""
 

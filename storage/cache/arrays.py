@@ -125,7 +125,12 @@ class CachedStore(CheckedStore):
             self._check(key)
             self._sound.add(key)
         return self.cache.get_parts(
-            self.origin(key), spans, max_age_s=self.max_age_s, limit=self._most
+            self.origin(key),
+            spans,
+            max_age_s=self.max_age_s,
+            limit=self._most,
+            # What decoding would find is not looked for twice; `CachedArray` then reads anew.
+            sound=self.layout is not None and self.layout.sound,
         )
 
 

@@ -80,7 +80,7 @@ class CacheFolder:
                 f"below {max_bytes} bytes; give another folder or delete this one"
             )
 
-    def read(self, name: bytes, start: int, out: Bytes) -> bool:
+    def read(self, name: bytes, start: int, out: Bytes, *, check: bool = True) -> bool:
         """Fill `out` from an entry and return True; False if it is absent.
 
         A damaged entry is removed, and absent from then on.
@@ -90,7 +90,7 @@ class CacheFolder:
         except OSError:
             return False
         try:
-            entry.read(handle, name, start, out)
+            entry.read(handle, name, start, out, check=check)
             age_s = time.time() - os.fstat(handle).st_mtime
             if age_s > RENEW_S or age_s < -MAX_LEASE_S:
                 os.utime(handle)
