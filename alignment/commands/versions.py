@@ -28,10 +28,10 @@ def print_versions(uri: str, *, as_json: bool) -> None:
         out.print(f"{uri}: nothing was published yet")
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("epoch", "run", "published", "root", ""):
-        table.add_column(heading)
+    for heading in ("epoch", "run", "published (UTC)", "root", ""):
+        table.add_column(heading, no_wrap=True)
     for version in known:
-        when = datetime.fromtimestamp(version.published_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        when = datetime.fromtimestamp(version.published_s, UTC).strftime("%Y-%m-%d %H:%M")
         note = "readers see this" if version.epoch == epoch else ""
         table.add_row(
             str(version.epoch),
