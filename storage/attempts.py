@@ -97,3 +97,12 @@ def put_or_read_back(
         else:
             return None
     raise AssertionError("the last attempt returns or raises")
+
+
+def is_stored(uri: str, data: bytes | memoryview) -> bool:
+    """Return whether an object holds `data`, so that only the answer to its writing was lost."""
+    try:
+        with errors_named(uri, "read"):
+            return s3.read(uri)[0] == data
+    except StorageError:
+        return False

@@ -23,11 +23,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from storage import durable, journal, s3
-from storage.attempts import errors_named, put_or_read_back
+from storage.attempts import errors_named, is_stored, put_or_read_back
 from storage.errors import (
     ConflictError,
     CorruptError,
     MissingError,
+    UnavailableError,
 )
 from storage.uri import join, local_path, normalise_uri
 
@@ -267,12 +268,16 @@ def replace_bytes(uri: str, data: bytes | memoryview) -> None:
 
 
 def _overwrite(uri: str, data: bytes | memoryview) -> None:
-    with errors_named(uri, "write"):
-        path = local_path(uri)
-        if path is not None:
-            durable.replace(path, data)
-        else:
-            s3.put(uri, data, mode="overwrite")
+    try:
+        with errors_named(uri, "write"):
+            path = local_path(uri)
+            if path is not None:
+                durable.replace(path, data)
+            else:
+                s3.put(uri, data, mode="overwrite")
+    except UnavailableError as error:
+        if not (isinstance(error.__cause__, s3.S3Error) and is_stored(uri, data)):
+            raise
 
 
 def replace_json(uri: str, value: Any) -> None:

@@ -52,7 +52,8 @@ def print_check(report: Report, *, as_json: bool) -> None:
         if not report.full:
             out.print("sizes only; --full reads every byte")
         return
-    out.print(f"[bold red]{len(report.problems)} problems[/]; mend them with: petalign repair")
+    n = len(report.problems)
+    out.print(f"[bold red]{n} problem{'s' * (n > 1)}[/]; to mend: petalign repair")
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("kind", "unit", "object", "expected", "found"):
         table.add_column(heading)

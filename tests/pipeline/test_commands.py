@@ -42,7 +42,7 @@ def test_verify_finds_what_repair_mends(volume):
     shard.write_bytes(good[:-1])
     broken = petalign("verify", volume)
     assert broken.exit_code == 5
-    assert "1 problems" in broken.output
+    assert "1 problem;" in broken.output
     assert "render/shards/m0_z0_y0_x0" in broken.output
     assert f"{len(good)} bytes" in broken.output
 
