@@ -134,7 +134,8 @@ def _guide(run: Run, unit: NodeBlock, path: str) -> tuple[NDArray[np.float32], t
         unit.z : unit.z + 1, :, i0 : min(unit.i1 + reach, ny), j0 : min(unit.j1 + reach, nx)
     ]
     found = read_region(open_array(run.uri, f"{path}/{unit.d}"), place)[0]
-    return smooth_guide(found, sigma), (i0, j0)
+    spacing = grid_spacing_px(run.config.match)
+    return smooth_guide(found, sigma, spacing_px=spacing), (i0, j0)
 
 
 def _grid(run: Run) -> tuple[int, int]:
