@@ -36,7 +36,7 @@ def phases(run: Run) -> Iterator[Phase]:
             f"rejected/{d}",
             shape=(nz, ny, nx),
             chunk=(1, ny, nx),
-            dtype="uint8",
+            dtype="uint16",
             fill_value=0,
             dimension_names=("z", "y", "x"),
         )
@@ -92,7 +92,7 @@ def judge_section(unit: Section, *, run_uri: str) -> Record:
     return record
 
 
-def _judge(run: Run, z: int, d: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def _judge(run: Run, z: int, d: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
     matches = inputs.read_row(open_array(run.uri, f"matches/{d}"), z)
     spacing = grid_spacing_px(run.config.match)
     return reject_outliers(matches, spacing_px=spacing, config=run.config.filter)
