@@ -144,6 +144,8 @@ class MatchConfig(Config):
 
     neighbours: Annotated[int, Field(ge=1, le=8)] = 2
     """Each section is matched with z - 1 ... z - neighbours."""
+    retry_neighbours: Annotated[int, Field(ge=0, le=8)] = 3
+    """Tissue without a trusted match to any of them is tried with farther ones, up to this one."""
     levels: Annotated[tuple[MatchLevel, ...], Field(min_length=1, max_length=6)] = (
         MatchLevel(mip=2, template_px=64, search_radius_px=24, node_spacing_px=32),
         MatchLevel(mip=1, template_px=64, search_radius_px=10, node_spacing_px=16),

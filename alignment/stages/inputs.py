@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.bilinear import grid_points
 from alignment.runs import Run
 from alignment.stages.units import Ref, Section, Whole
 from storage.commit import records
@@ -57,6 +58,25 @@ def valid(run: Run, z: int, mip: int) -> NDArray[np.bool_]:
         area = cv2.resize(mask.astype(np.float32), (nx, ny), interpolation=cv2.INTER_AREA)
         return area > 0.99
     return cv2.resize(mask, (nx, ny), interpolation=cv2.INTER_NEAREST) > 0
+
+
+def tissue_at_nodes(
+    run: Run, z: int, grid_shape: tuple[int, int], spacing_px: int
+) -> NDArray[np.bool_]:
+    """Return at which nodes (ny, nx) of the common frame section z shows tissue.
+
+    Node (i, j) lies on pixel (i * spacing, j * spacing) at mip 0.
+    """
+    mip = run.config.masks.mip
+    mask = read_row(open_array(run.uri, "valid"), z) > 0
+    nodes = grid_points(*grid_shape, spacing_px)
+    matrix = coarse(run.uri).matrices[z]
+    there = nodes @ matrix[:, :2].T + matrix[:, 2]
+    at = np.rint((there + 0.5) / 2**mip - 0.5).astype(np.intp)
+    inside = ((at >= 0) & (at < mask.shape)).all(1)
+    seen = np.zeros(len(nodes), bool)
+    seen[inside] = mask[*at[inside].T]
+    return seen.reshape(grid_shape)
 
 
 @lru_cache(maxsize=8)
@@ -108,6 +128,12 @@ def pairs(run: Run, neighbours: int) -> list[tuple[int, int]]:
 def match_pairs(run: Run) -> list[tuple[int, int]]:
     """Return the pairs (z, d) that the matching stage compares."""
     return pairs(run, run.config.match.neighbours)
+
+
+def trusted_pairs(run: Run) -> list[tuple[int, int]]:
+    """Return the pairs (z, d) that the filter stage judged, retries too."""
+    judged = records.read_records(run.uri, "filter", "sections").values()
+    return sorted((record["z"], int(d)) for record in judged for d in record["pairs"])
 
 
 @dataclass(frozen=True)
