@@ -53,6 +53,33 @@ def downsample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return result
 
 
+def valid_at(
+    valid: NDArray[np.bool_], *, old: int, new: int, shape_yx: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Express valid pixels at another mip.
+
+    Parameters
+    ----------
+    valid : bool ndarray of shape (ny, nx)
+        At mip `old`.
+    old, new : int
+        Mips.
+    shape_yx : tuple of int
+        Of the section at mip `new`.
+
+    Returns
+    -------
+    bool ndarray of shape `shape_yx`
+        At a coarser mip a pixel is valid only if all of it is.
+    """
+    size = shape_yx[::-1]
+    if new > old:
+        share = cv2.resize(valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        return np.asarray(share > 0.99)
+    finer = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(finer > 0)
+
+
 def _halved(section: NDArray[np.uint8]) -> NDArray[np.uint8]:
     # For whole squares OpenCV's integer path is exact: (sum of four + 2) // 4.
     size = (section.shape[1] // 2, section.shape[0] // 2)

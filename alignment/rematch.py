@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.config import MatchConfig, MatchLevel
 from alignment.fields import Field, evaluate
-from alignment.match import Patch, gate
+from alignment.match import NodeBox, Patch, gate, grid_spacing_px, match_block
 
 Floats = NDArray[np.float32]
 
@@ -24,6 +25,47 @@ FAR_SIGMAS = 4.0
 REACH_SIGMAS = 3.0
 LEAST_WEIGHT = 0.05
 """Share of a Gaussian's weight on matched nodes below which the wider one takes over."""
+
+
+def single_level(config: MatchConfig, level: MatchLevel) -> MatchConfig:
+    """Return the configuration of a round, which has one level and is not refined."""
+    return config.model_copy(update={"levels": (level,), "refine": ()})
+
+
+def match_again(
+    fixed: Patch,
+    moving: Patch,
+    guide: Field,
+    first_node: tuple[int, int],
+    node_box: NodeBox,
+    grid_shape: tuple[int, int],
+    config: MatchConfig,
+) -> Floats:
+    """Match the nodes of one block against the fixed section as a guide warps it.
+
+    Parameters
+    ----------
+    fixed, moving : Patch
+        Of the round's mip. The fixed one must reach beyond the halo by the longest displacement
+        of the guide.
+    guide : float32 ndarray of shape (2, ny, nx)
+        As `smooth_guide` gives it, px at mip 0.
+    first_node : (i, j)
+        Which node of the grid the guide begins with.
+    node_box, grid_shape
+        As for `match.match_block`.
+    config : MatchConfig
+        Of this round, see `single_level`.
+
+    Returns
+    -------
+    float32 ndarray of shape (len(CHANNELS), i1 - i0, j1 - j0)
+        Matches of the moving section with the fixed one as it is, by `match.CHANNELS`.
+    """
+    spacing, mip = grid_spacing_px(config), fixed.mip
+    pulled = pull(fixed, guide, first_node, spacing)
+    matches = match_block({mip: pulled}, {mip: moving}, node_box, grid_shape, config)
+    return add_guide(matches, guide, node_box[0], first_node, spacing)
 
 
 def reach_nodes(sigma_nodes: float) -> int:

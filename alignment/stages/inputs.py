@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from alignment.bilinear import grid_points
+from alignment.pyramid import valid_at
 from alignment.runs import Run
 from alignment.stages.units import Ref, Section, Whole
 from storage.commit import records
@@ -52,12 +52,9 @@ def section(run: Run, z: int, mip: int) -> NDArray[np.uint8]:
 
 def valid(run: Run, z: int, mip: int) -> NDArray[np.bool_]:
     """Return where section z may be used, at `mip`; a pixel counts only if all of it may."""
-    mask = read_row(open_array(run.uri, "valid"), z)
+    mask = read_row(open_array(run.uri, "valid"), z) > 0
     _, ny, nx = run.shape_at(mip)
-    if mip > run.config.masks.mip:
-        area = cv2.resize(mask.astype(np.float32), (nx, ny), interpolation=cv2.INTER_AREA)
-        return area > 0.99
-    return cv2.resize(mask, (nx, ny), interpolation=cv2.INTER_NEAREST) > 0
+    return valid_at(mask, old=run.config.masks.mip, new=mip, shape_yx=(ny, nx))
 
 
 def tissue_at_nodes(

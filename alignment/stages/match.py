@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.config import MatchConfig
-from alignment.fields import affine_to_mip
 from alignment.filter import reject_outliers
 from alignment.holes import boxes_around, untied_nodes
-from alignment.match import CHANNELS, Patch, grid_shape, grid_spacing_px, halo_px, match_block
-from alignment.rematch import add_guide, pull, reach_nodes, smooth_guide
-from alignment.render import warp_affine
+from alignment.match import CHANNELS, Patch, grid_shape, grid_spacing_px, match_block
+from alignment.patches import patch_box, place_patch
+from alignment.rematch import match_again, reach_nodes, single_level, smooth_guide
 from alignment.runs import Run, load
 from alignment.stages import inputs
 from alignment.stages.matched import (
@@ -181,15 +180,12 @@ def refine(unit: NodeBlock, *, run_uri: str, k: int, retry: int = 0) -> Record:
     config = run.config.match
     part = _part(run, unit, retry)
     level = config.refine[k - 1]
-    once = config.model_copy(update={"levels": (level,), "refine": ()})
+    once = single_level(config, level)
     guide, first_node = _guide(run, part, k - 1, retry)
-    spacing, mip = grid_spacing_px(config), level.mip
     reach = int(np.abs(guide).max(initial=0)) + 1
-    fixed = _patch(run, unit.z - unit.d, mip, part, once, margin_px=reach)
-    moving = _patch(run, unit.z, mip, part, once)
-    pulled = pull(fixed, guide, first_node, spacing)
-    matches = match_block({mip: pulled}, {mip: moving}, _box(part), _grid(run), once)
-    whole = add_guide(matches, guide, (part.i0, part.j0), first_node, spacing)
+    fixed = _patch(run, unit.z - unit.d, level.mip, part, once, margin_px=reach)
+    moving = _patch(run, unit.z, level.mip, part, once)
+    whole = match_again(fixed, moving, guide, first_node, _box(part), _grid(run), once)
     return _write(run, array_path(run, k), unit, part, whole, [fixed, moving])
 
 
@@ -240,20 +236,7 @@ def _patch(
     run: Run, z: int, mip: int, unit: NodeBlock, config: MatchConfig, *, margin_px: int = 0
 ) -> Patch:
     """Return the part of a section's features around a block of nodes, in the common frame."""
-    spacing, halo, scale = grid_spacing_px(config), halo_px(config) + margin_px, 2**mip
     placed = inputs.coarse(run.uri)
-    ends = ((unit.i0, unit.i1), (unit.j0, unit.j1))
-    low = [(first * spacing - halo) // scale for first, _ in ends]
-    high = [
-        -((-min((last - 1) * spacing, side) - halo) // scale)
-        for (_, last), side in zip(ends, placed.canvas, strict=True)
-    ]
-    start_yx = (low[0], low[1])
-    shape_yx = (high[0] - low[0] + 1, high[1] - low[1] + 1)
-    matrix = affine_to_mip(placed.matrices[z], mip)
-    features = inputs.read_row(open_array(run.uri, f"features/{mip}"), z).astype(np.float32)
-    valid = inputs.valid(run, z, mip).astype(np.float32)
-    warped = warp_affine(features, (0, 0), matrix, start_yx, shape_yx, "cubic")
-    covered = warp_affine(valid, (0, 0), matrix, start_yx, shape_yx, "linear")
-    seen = covered > 0.99
-    return Patch(np.where(seen, warped, np.float32(0)), seen, start_yx, mip)
+    box = patch_box(_box(unit), placed.canvas, config, mip, margin_px=margin_px)
+    features = inputs.read_row(open_array(run.uri, f"features/{mip}"), z)
+    return place_patch(features, inputs.valid(run, z, mip), placed.matrices[z], *box, mip)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alignment.errors import ShapeError
-from alignment.pyramid import downsample
+from alignment.pyramid import downsample, valid_at
 from storage.grid import tile
 
 
@@ -50,3 +50,12 @@ def test_empty_blocks_stay_empty():
 def test_odd_blocks_are_refused_with_a_way_out():
     with pytest.raises(ShapeError, match="pad the block with zeros"):
         downsample(np.ones((1, 3, 4), np.uint8))
+
+
+def test_a_coarser_pixel_is_valid_only_if_all_of_it_is():
+    valid = np.ones((8, 8), bool)
+    valid[3, 6] = False
+    coarser = valid_at(valid, old=0, new=1, shape_yx=(4, 4))
+    assert np.argwhere(~coarser).tolist() == [[1, 3]]
+    finer = valid_at(coarser, old=1, new=0, shape_yx=(8, 8))
+    assert np.argwhere(~finer).tolist() == [[2, 6], [2, 7], [3, 6], [3, 7]]
