@@ -144,6 +144,8 @@ class MatchConfig(Config):
 
     neighbours: Annotated[int, Field(ge=1, le=8)] = 2
     """Each section is matched with z - 1 ... z - neighbours."""
+    retry_neighbours: Annotated[int, Field(ge=0, le=8)] = 3
+    """Tissue without a trusted match to any of them is tried with farther ones, up to this one."""
     levels: Annotated[tuple[MatchLevel, ...], Field(min_length=1, max_length=6)] = (
         MatchLevel(mip=2, template_px=64, search_radius_px=24, node_spacing_px=32),
         MatchLevel(mip=1, template_px=64, search_radius_px=10, node_spacing_px=16),
@@ -187,8 +189,12 @@ class FilterConfig(Config):
     """Normalised cross-correlation at the best position."""
     min_peak_ratio: Annotated[float, Field(ge=1.0, le=100.0)] = 1.1
     """Best over second-best peak; below this the two best positions are too alike to choose."""
-    min_peak_margin: Fraction = 0.03
-    """Best minus second-best peak (r_delta)."""
+    min_r_delta: Fraction = 0.01
+    """Score minus the highest one more than 5 px away, px at the mip of the last round."""
+    min_sharpness: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """Share of the score that is lost within 5 px of it; below this the peak is a plateau."""
+    min_mirror: Fraction = 0.0
+    """Share of the score that the template turned by 180 degrees does not reach: chance does."""
     max_curvature_ratio: Annotated[float, Field(ge=4.0)] = 12.0
     """tr^2 / det of the peak's Hessian; above this the peak is a ridge, known only across it."""
     max_median_deviation_px: Annotated[float, Field(gt=0.0)] = 4.0

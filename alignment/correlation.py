@@ -20,6 +20,8 @@ Bools = NDArray[np.bool_]
 
 PEAK_RADIUS_PX = 5
 """Nearer than this, along y and x, a second maximum belongs to the best peak."""
+R_DELTA_RADII_PX = (5, 10, 15)
+"""Radii, along y and x, outside which the score should be well below its maximum."""
 MIN_OVERLAP = 1e-3
 """Share of a template's weight that is as good as none, however low the setting."""
 
@@ -39,8 +41,12 @@ class Peaks:
     """(n,): correlation at the best whole-pixel position, -1..1."""
     ratio: Floats
     """(n,): score over that of the second peak; inf where there is no second peak."""
-    margin: Floats
-    """(n,): score minus that of the second peak; the score where there is no second peak."""
+    r_delta: Floats
+    """(3, n): score minus the highest one outside each of `R_DELTA_RADII_PX`, at most the score."""
+    sharpness: Floats
+    """(n,): share of the score that the lowest one within `PEAK_RADIUS_PX` lacks, 0 or more."""
+    mirror: Floats
+    """(n,): share of the score that the best of the turned template lacks, 0..1."""
     curvature_ratio: Floats
     """(n,): tr^2 / det of the Hessian: 4 for a round peak, large for a ridge."""
     inverse_curvature: NDArray[np.float64]
@@ -160,24 +166,45 @@ def ncc_surface(
     return np.clip(score, -1, 1, out=score)
 
 
-def find_peaks(surfaces: Floats) -> Peaks:
-    """Find the best position of each surface, to a fraction of a pixel.
+def find_peaks(surfaces: Floats, mirrored: Floats) -> Peaks:
+    """Find the best position of each surface, to a fraction of a pixel, and how it stands out.
 
     A quadratic through the 3 x 3 positions round the maximum gives the offset and the Hessian.
     There is no peak if the maximum lies on the rim of the surface or beside an unknown position,
-    or if the quadratic has no maximum or has it a pixel or more away. The second peak is the
-    highest local maximum that is more than `PEAK_RADIUS_PX` away along y or x and above 0.
+    or if the quadratic has no maximum or has it a pixel or more away. With rho1 the score there,
+    distances as the larger of those along y and x, and unknown positions left out everywhere:
+
+    - ratio: rho1 over the highest local maximum above 0 further than `PEAK_RADIUS_PX`.
+    - r_delta: rho1 minus the highest score, or 0, further than each of `R_DELTA_RADII_PX`. It is
+      what NCCNet [1]_ is trained to raise. Unlike the ratio it also sees a shoulder of the peak.
+    - sharpness: (rho1 - lowest score within `PEAK_RADIUS_PX`) / rho1; 0 unless rho1 > 0. SOFIMA's
+      rho1 / lowest changes its sign where the lowest score does.
+    - mirror: 1 - (highest score of the turned template, or 0) / rho1, within 0..1; 0 unless
+      rho1 > 0. Turned by 180 degrees the template has the same spectrum and no true match: a null
+      hypothesis for each patch, as FEABAS has it for correlations without normalisation.
 
     Parameters
     ----------
     surfaces : float32 ndarray of shape (n, k, k)
         Scores; NaN where unknown.
+    mirrored : float32 ndarray of shape (n, k, k)
+        Scores of the templates, with their valid pixels, turned by 180 degrees in the same windows.
 
     Raises
     ------
     ShapeError
-        If the surfaces have fewer than 3 x 3 positions.
+        If the surfaces have fewer than 3 x 3 positions, or the mirrored ones another shape.
+
+    References
+    ----------
+    .. [1] D. Buniatyan, T. Macrina, D. Ih, J. Zung, H. S. Seung, "Deep learning improves template
+       matching by normalized cross correlation", arXiv:1705.08593, 2017.
     """
+    if mirrored.shape != surfaces.shape:
+        raise ShapeError(
+            f"mirrored must hold one surface for each of the {surfaces.shape} of surfaces, got "
+            f"{mirrored.shape}"
+        )
     n, k = surfaces.shape[:2]
     if k < 3:
         raise ShapeError(
@@ -206,14 +233,25 @@ def find_peaks(surfaces: Floats) -> Peaks:
     shift = np.stack([cxx * gy - cyx * gx, cyy * gx - cyx * gy]) / det
     good &= (np.abs(shift) < 1).all(0)
 
-    second = _second_peak(known, y, x)
+    place = np.arange(k)
+    along_y, along_x = (np.abs(place - p[:, np.newaxis]) for p in (y, x))
+    distance = np.maximum(along_y[:, :, None], along_x[:, None, :])
+    second = _second_peak(known, distance)
     unique = second <= 0
+    outside = [np.where(distance > r, known, _UNKNOWN).max((1, 2)) for r in R_DELTA_RADII_PX]
+    near = (distance <= PEAK_RADIUS_PX) & ~np.isnan(surfaces)
+    lowest = np.where(near, known, np.float32(1)).min((1, 2))
+    turned = np.maximum(np.where(np.isnan(mirrored), np.float32(0), mirrored).max((1, 2)), 0)
+    is_positive = score > 0
+    scale = np.where(is_positive, score, np.float32(1))
     nan = np.where(good, np.float32(0), np.float32(np.nan))
     return Peaks(
         offset=np.stack([y, x]) + shift + nan,
         score=score + nan,
         ratio=np.where(unique, np.float32(np.inf), score / np.where(unique, 1, second)) + nan,
-        margin=score - np.where(unique, 0, second) + nan,
+        r_delta=score - np.maximum(np.stack(outside), 0) + nan,
+        sharpness=np.where(is_positive, (score - lowest) / scale, np.float32(0)) + nan,
+        mirror=np.where(is_positive, np.clip(1 - turned / scale, 0, 1), np.float32(0)) + nan,
         curvature_ratio=((cyy + cxx) ** 2 / det).astype(np.float32) + nan,
         inverse_curvature=np.stack([cxx, -cyx, cyy]) / det + nan,
     )
@@ -257,14 +295,12 @@ def peak_covariance(peaks: Peaks, taper: Floats, *, px_per_sample: float) -> NDA
     return noise * peaks.inverse_curvature
 
 
-def _second_peak(known: Floats, y: NDArray[np.intp], x: NDArray[np.intp]) -> Floats:
-    """Highest local maximum of each surface away from (y, x)."""
-    k = known.shape[1]
+def _second_peak(known: Floats, distance: NDArray[np.intp]) -> Floats:
+    """Highest local maximum of each surface away from its best position."""
     padded = np.pad(known, ((0, 0), (1, 1), (1, 1)), constant_values=_UNKNOWN)
     along_x = np.maximum(np.maximum(padded[:, :, :-2], padded[:, :, 1:-1]), padded[:, :, 2:])
     highest = np.maximum(np.maximum(along_x[:, :-2], along_x[:, 1:-1]), along_x[:, 2:])
-    far_y, far_x = (np.abs(np.arange(k) - p[:, np.newaxis]) > PEAK_RADIUS_PX for p in (y, x))
-    rival = (known == highest) & (far_y[:, :, None] | far_x[:, None, :])
+    rival = (known == highest) & (distance > PEAK_RADIUS_PX)
     return np.where(rival, known, _UNKNOWN).max((1, 2))
 
 

@@ -1,6 +1,6 @@
 """Which matches are believed: everything else becomes NaN, each with its reason.
 
-Matches are float32 (9, ny, nx), see `match.CHANNELS`; displacements are px at mip 0. The filters
+Matches are float32 (14, ny, nx), see `match.CHANNELS`; displacements are px at mip 0. The filters
 run in the order of the flags of `Reason`: first those that look at a match alone, then, on what is
 left, those that compare it with its neighbours in the section, last the one that compares sections.
 """
@@ -31,23 +31,25 @@ class Reason(IntFlag):
 
     SCORE = 1
     PEAK_RATIO = 2
-    PEAK_MARGIN = 4
-    CURVATURE = 8
-    MEDIAN = 16
-    STRAIN = 32
-    COMPONENT = 64
-    CYCLE = 128
+    R_DELTA = 4
+    SHARPNESS = 8
+    MIRROR = 16
+    CURVATURE = 32
+    MEDIAN = 64
+    STRAIN = 128
+    COMPONENT = 256
+    CYCLE = 512
 
 
 def reject_outliers(
     matches: Floats, *, spacing_px: int, config: FilterConfig
-) -> tuple[Floats, NDArray[np.uint8]]:
+) -> tuple[Floats, NDArray[np.uint16]]:
     """Reject the matches of one pair of sections that are weak, ambiguous or out of line.
 
     In this order:
 
-    1. `SCORE`, `PEAK_RATIO`, `PEAK_MARGIN`, `CURVATURE`: a channel beyond its limit. A match is
-       tested for all four.
+    1. `SCORE`, `PEAK_RATIO`, `R_DELTA`, `SHARPNESS`, `MIRROR`, `CURVATURE`: a channel beyond its
+       limit. A match is tested for all of them.
     2. `MEDIAN`: too far from the median of the other matches of its 5 x 5 nodes, by component.
     3. `STRAIN`: out of step with more than half of its (up to 8) neighbours, that is, displaced
        against them by more than `max_strain` times their distance.
@@ -70,7 +72,7 @@ def reject_outliers(
     -------
     trusted : float32 ndarray of shape (len(CHANNELS), ny, nx)
         The matches, NaN in all channels where rejected.
-    reasons : uint8 ndarray of shape (ny, nx)
+    reasons : uint16 ndarray of shape (ny, nx)
         `Reason` flags.
 
     Raises
@@ -85,10 +87,12 @@ def reject_outliers(
         weak = {
             Reason.SCORE: channel["score"] < config.min_score,
             Reason.PEAK_RATIO: channel["peak_ratio"] < config.min_peak_ratio,
-            Reason.PEAK_MARGIN: channel["peak_margin"] < config.min_peak_margin,
+            Reason.R_DELTA: channel["r_delta_5"] < config.min_r_delta,
+            Reason.SHARPNESS: channel["sharpness"] < config.min_sharpness,
+            Reason.MIRROR: channel["mirror"] < config.min_mirror,
             Reason.CURVATURE: channel["curvature_ratio"] > config.max_curvature_ratio,
         }
-    reasons = np.zeros(matched.shape, np.uint8)
+    reasons = np.zeros(matched.shape, np.uint16)
     for reason, nodes in weak.items():
         _flag(reasons, matched & nodes, reason)
 
@@ -104,7 +108,7 @@ def reject_outliers(
 
 def reject_cycles(
     near: Floats, link: Floats, far: Floats, *, spacing_px: int, config: FilterConfig
-) -> tuple[Floats, Floats, NDArray[np.uint8], NDArray[np.uint8]]:
+) -> tuple[Floats, Floats, NDArray[np.uint16], NDArray[np.uint16]]:
     """Reject matches of a section that its two ways to an earlier section contradict.
 
     `near` leads from section z to a nearer one and `link` from there to a farther one; `far` leads
@@ -131,7 +135,7 @@ def reject_cycles(
     -------
     near, far : float32 ndarray of shape (len(CHANNELS), ny, nx)
         The matches, NaN in all channels where rejected.
-    near_reasons, far_reasons : uint8 ndarray of shape (ny, nx)
+    near_reasons, far_reasons : uint16 ndarray of shape (ny, nx)
         `Reason.CYCLE` where rejected, else 0.
     """
     for name, matches in (("near", near), ("link", link), ("far", far)):
@@ -155,7 +159,7 @@ def reject_cycles(
     result = []
     for k, matches in enumerate((near, far)):
         blamed = broken & (blame == k)
-        reasons = np.zeros(blamed.shape, np.uint8)
+        reasons = np.zeros(blamed.shape, np.uint16)
         _flag(reasons, blamed, Reason.CYCLE)
         result.append((_where(~blamed, matches), reasons))
     return result[0][0], result[1][0], result[0][1], result[1][1]
@@ -180,13 +184,13 @@ def cycle_error(near: Floats, link: Floats, far: Floats, *, spacing_px: int) -> 
     return near[:2] + _along(near, link[:2], spacing_px) - far[:2]
 
 
-def count_reasons(reasons: NDArray[np.uint8]) -> dict[str, int]:
+def count_reasons(reasons: NDArray[np.uint16]) -> dict[str, int]:
     """Count the rejected matches by filter, each by the first filter that rejects it.
 
-    >>> count_reasons(np.array([[0, 1], [5, 4]], np.uint8))["SCORE"]
+    >>> count_reasons(np.array([[0, 1], [5, 4]], np.uint16))["SCORE"]
     2
     """
-    first = reasons & (~reasons + np.uint8(1))
+    first = reasons & (~reasons + np.uint16(1))
     return {reason.name or "": int(np.count_nonzero(first == reason)) for reason in Reason}
 
 
@@ -198,8 +202,8 @@ def _check(matches: Floats, name: str) -> None:
         )
 
 
-def _flag(reasons: NDArray[np.uint8], nodes: Bools, reason: Reason) -> None:
-    reasons[nodes] |= np.uint8(reason)
+def _flag(reasons: NDArray[np.uint16], nodes: Bools, reason: Reason) -> None:
+    reasons[nodes] |= np.uint16(reason)
 
 
 def _where(nodes: Bools, values: Floats) -> Floats:

@@ -38,13 +38,22 @@ CHANNELS = (
     "dx",
     "score",
     "peak_ratio",
-    "peak_margin",
+    "r_delta_5",
+    "r_delta_10",
+    "r_delta_15",
+    "sharpness",
+    "mirror",
     "curvature_ratio",
+    "overlap",
     "cov_yy",
     "cov_yx",
     "cov_xx",
 )
-"""What is known of a match: px, 1, 1, 1, 1, px^2 at mip 0. All of them are NaN where none is."""
+"""What is known of a match: px at mip 0, numbers without unit, px^2 at mip 0; NaN where none is.
+
+`correlation.Peaks` says what the numbers are; `overlap` is the share of the template's weight that
+lies on its valid pixels.
+"""
 
 SAMPLE_PX2 = 112.0
 """Area, px^2 at mip 0, over which tissue changes as one between sections: calibrated.
@@ -57,7 +66,7 @@ the spread is 0.4 of that.
 
 _MIN_SAMPLE_PX = 7.0  # features correlate with themselves over this many px of their own mip
 _BATCH = 32  # patches whose transforms fit the second-level cache
-_GATE_SCORE, _GATE_MARGIN = 0.2, 0.05  # what a coarser level's answer needs to guide the next
+_GATE_SCORE, _GATE_R_DELTA = 0.2, 0.05  # what a coarser level's answer needs to guide the next
 _FILL_ROUNDS = 2  # how far, in nodes, such answers spread into holes
 _REACH = 2 + _FILL_ROUNDS  # nodes of a coarser level that one node of the next depends on
 
@@ -140,9 +149,9 @@ def match_block(
     -------
     float32 ndarray of shape (len(CHANNELS), i1 - i0, j1 - j0)
         The matches, by `CHANNELS`: displacement in px at mip 0; the score, a weighted correlation
-        in -1..1; best over second-best peak, inf where there is no second; best minus second-best
-        peak, the score itself where there is no second; tr^2 / det of the peak's Hessian, 4 where
-        the peak is round; covariance of the displacement, px^2 at mip 0. All NaN where there is no
+        in -1..1; the other statistics of `correlation.Peaks`: ratio, r_delta, sharpness, mirror and
+        curvature ratio; the share of the template's weight on valid pixels; covariance of the
+        displacement, px^2 at mip 0. All NaN where there is no
         match: too little overlap, a flat patch, a best position at the rim of the search range or
         without a proper maximum. The values of a node do not depend on the block.
 
@@ -193,12 +202,12 @@ def gate(matches: Floats) -> Floats:
     Returns
     -------
     float32 ndarray of shape (2, ny, nx)
-        Median over 3 x 3 nodes of the matches with enough score and margin, spread two nodes
+        Median over 3 x 3 nodes of the matches with enough score and r_delta, spread two nodes
         further into holes; NaN beyond.
     """
-    score, margin = matches[CHANNELS.index("score")], matches[CHANNELS.index("peak_margin")]
+    score, r_delta = (matches[CHANNELS.index(name)] for name in ("score", "r_delta_5"))
     with np.errstate(invalid="ignore"):
-        good = (score >= _GATE_SCORE) & (margin >= _GATE_MARGIN)
+        good = (score >= _GATE_SCORE) & (r_delta >= _GATE_R_DELTA)
     guide = local_median(np.where(good, matches[:2], np.float32(np.nan)))
     for _ in range(_FILL_ROUNDS):
         guide = np.where(np.isnan(guide), local_median(guide), guide)
@@ -289,17 +298,28 @@ def _match_level(
         if not nodes.size:
             continue
         windows, window_valid = cut_fixed((starts + centres - r)[:, nodes])
-        surfaces = ncc_surface(
-            templates, template_valid, windows, window_valid, taper=taper, min_overlap=min_overlap
+        surfaces, mirrored = (
+            ncc_surface(a, valid, windows, window_valid, taper=taper, min_overlap=min_overlap)
+            for a, valid in (
+                (templates, template_valid),
+                (templates[:, ::-1, ::-1], template_valid[:, ::-1, ::-1]),
+            )
         )
-        peaks = find_peaks(surfaces)
-        result[:2, nodes] = (peaks.offset + centres[:, nodes] - r) * scale
-        result[2, nodes] = peaks.score
-        result[3, nodes] = peaks.ratio
-        result[4, nodes] = peaks.margin
-        result[5, nodes] = peaks.curvature_ratio
+        peaks = find_peaks(surfaces, mirrored)
         covariance = peak_covariance(peaks, taper, px_per_sample=px_per_sample)
-        result[6:, nodes] = covariance / share * scale**2
+        result[:, nodes] = np.vstack(
+            [
+                (peaks.offset + centres[:, nodes] - r) * scale,
+                peaks.score,
+                peaks.ratio,
+                peaks.r_delta,
+                peaks.sharpness,
+                peaks.mirror,
+                peaks.curvature_ratio,
+                np.where(np.isnan(peaks.score), np.float32(np.nan), share),
+                covariance / share * scale**2,
+            ]
+        )
     return result.reshape(len(CHANNELS), *shape)
 
 

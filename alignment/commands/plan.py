@@ -8,6 +8,7 @@ from typing import Any
 
 from alignment.config import PipelineConfig
 from alignment.errors import ConfigError
+from alignment.match import CHANNELS
 from alignment.runs import DEFAULT_RESOLUTION_NM, pyramid_levels
 from storage.grid import ZYX
 from storage.sections import open_source
@@ -89,6 +90,7 @@ def plan(source: str, config: PipelineConfig) -> Plan:
     match = config.match
     finest = match.levels[-1]
     spacing = finest.node_spacing_px * 2**finest.mip
+    match_bytes = 4 * len(CHANNELS)
     nodes = ceil(ny / spacing) * ceil(nx / spacing)
     blocks = ceil(ny / spacing / 64) * ceil(nx / spacing / 64)
     mesh_nodes = ceil(ny / config.relax.node_spacing_px) * ceil(nx / config.relax.node_spacing_px)
@@ -101,9 +103,13 @@ def plan(source: str, config: PipelineConfig) -> Plan:
         "match": (
             nz * match.neighbours * blocks,
             nz * match.neighbours * blocks,
-            nz * match.neighbours * nodes * 36,
+            nz * match.neighbours * nodes * match_bytes,
         ),
-        "filter": (nz, 2 * nz * match.neighbours, nz * match.neighbours * nodes * 37),
+        "filter": (
+            nz,
+            2 * nz * match.neighbours,
+            nz * match.neighbours * nodes * (match_bytes + 2),
+        ),
         "relax": (1, 2 * nz, nz * mesh_nodes * 12),
         "render": (shards, shards, voxels),
         "pyramid": (

@@ -11,15 +11,15 @@ from alignment.filter import count_reasons, reject_cycles, reject_outliers
 from alignment.match import CHANNELS, grid_spacing_px
 from alignment.runs import Run, load
 from alignment.stages import inputs
-from alignment.stages.match import last_round
+from alignment.stages.matched import holes_refs, pair_refs, read_pair, retried_pairs
 from alignment.stages.units import Phase, Record, Ref, Section
 from storage.volume import create_array, open_array
 
 
 def phases(run: Run) -> Iterator[Phase]:
     """Yield one phase over the sections; each judges all matches of its own."""
-    pairs = inputs.match_pairs(run)
-    for d in sorted({d for _, d in pairs}):
+    sections = sorted({z for z, _ in inputs.match_pairs(run)})
+    for d in sorted({d for z in sections for d in _own(run, z)}):
         nz, channels, ny, nx = open_array(run.uri, f"matches/{d}").shape
         create_array(
             run.uri,
@@ -36,48 +36,51 @@ def phases(run: Run) -> Iterator[Phase]:
             f"rejected/{d}",
             shape=(nz, ny, nx),
             chunk=(1, ny, nx),
-            dtype="uint8",
+            dtype="uint16",
             fill_value=0,
             dimension_names=("z", "y", "x"),
         )
-    units = [Section(z) for z in sorted({z for z, _ in pairs})]
+    units = [Section(z) for z in sections]
     yield Phase("sections", units, judge_section, reads_matches, ("filter", "match"))
+
+
+def _own(run: Run, z: int) -> dict[int, int]:
+    """Return, by distance d, which retry section z was matched in; 0 for those matched anyway."""
+    anyway = {d: 0 for at, d in inputs.match_pairs(run) if at == z}
+    return dict(sorted({**anyway, **retried_pairs(run, z)}.items()))
+
+
+def _cycles(run: Run, z: int) -> list[tuple[int, int]]:
+    """Return (near, far) where z -> z - near -> z - far can be compared with z -> z - far."""
+    own, pairs = _own(run, z), set(inputs.match_pairs(run))
+    return [
+        (near, far) for near in own for far in own if far > near and (z - near, far - near) in pairs
+    ]
 
 
 def reads_matches(unit: Section, *, run_uri: str) -> list[Ref]:
     """Return the section's matches, and those of its earlier neighbours that close a cycle."""
-    run = load(run_uri)
-    pairs = set(inputs.match_pairs(run))
-    own = sorted(d for z, d in pairs if z == unit.z)
-    links = [
-        (unit.z - near, far - near)
-        for near in own
-        for far in own
-        if far > near and (unit.z - near, far - near) in pairs
-    ]
-    read = [*((unit.z, d) for d in own), *links]
-    return [ref for z, d in read for ref in last_round(run, z, d)]
+    run, z = load(run_uri), unit.z
+    own = [ref for d, k in _own(run, z).items() for ref in pair_refs(run, z, d, retry=k)]
+    links = [ref for a, b in _cycles(run, z) for ref in pair_refs(run, z - a, b - a)]
+    return [*own, *links, *holes_refs(run, z)]
 
 
 def judge_section(unit: Section, *, run_uri: str) -> Record:
     """Write the trusted matches of section z with its earlier neighbours."""
     run = load(run_uri)
-    pairs = set(inputs.match_pairs(run))
     z = unit.z
     trusted, reasons = {}, {}
-    for d in sorted(d for at, d in pairs if at == z):
-        trusted[d], reasons[d] = _judge(run, z, d)
-    for near in sorted(trusted):
-        for far in sorted(trusted):
-            # z -> z - near -> z - far must agree with z -> z - far, seen directly.
-            if far > near and (z - near, far - near) in pairs:
-                link, _ = _judge(run, z - near, far - near)
-                spacing = grid_spacing_px(run.config.match)
-                trusted[near], trusted[far], cycle_near, cycle_far = reject_cycles(
-                    trusted[near], link, trusted[far], spacing_px=spacing, config=run.config.filter
-                )
-                reasons[near] = reasons[near] | cycle_near
-                reasons[far] = reasons[far] | cycle_far
+    for d, k in _own(run, z).items():
+        trusted[d], reasons[d] = _judge(run, z, d, retry=k)
+    for near, far in _cycles(run, z):
+        link, _ = _judge(run, z - near, far - near)
+        spacing = grid_spacing_px(run.config.match)
+        trusted[near], trusted[far], cycle_near, cycle_far = reject_cycles(
+            trusted[near], link, trusted[far], spacing_px=spacing, config=run.config.filter
+        )
+        reasons[near] = reasons[near] | cycle_near
+        reasons[far] = reasons[far] | cycle_far
     record: Record = {"z": z, "pairs": {}, "bytes_read": 0, "bytes_written": 0}
     for d, matches in trusted.items():
         digest = inputs.write_row(open_array(run_uri, f"trusted/{d}"), z, matches)
@@ -92,7 +95,9 @@ def judge_section(unit: Section, *, run_uri: str) -> Record:
     return record
 
 
-def _judge(run: Run, z: int, d: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    matches = inputs.read_row(open_array(run.uri, f"matches/{d}"), z)
+def _judge(
+    run: Run, z: int, d: int, *, retry: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    matches = read_pair(run, z, d, retry=retry)
     spacing = grid_spacing_px(run.config.match)
     return reject_outliers(matches, spacing_px=spacing, config=run.config.filter)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.bilinear import grid_points
 from alignment.pyramid import valid_at
 from alignment.runs import Run
 from alignment.stages.units import Ref, Section, Whole
@@ -54,6 +55,25 @@ def valid(run: Run, z: int, mip: int) -> NDArray[np.bool_]:
     mask = read_row(open_array(run.uri, "valid"), z) > 0
     _, ny, nx = run.shape_at(mip)
     return valid_at(mask, old=run.config.masks.mip, new=mip, shape_yx=(ny, nx))
+
+
+def tissue_at_nodes(
+    run: Run, z: int, grid_shape: tuple[int, int], spacing_px: int
+) -> NDArray[np.bool_]:
+    """Return at which nodes (ny, nx) of the common frame section z shows tissue.
+
+    Node (i, j) lies on pixel (i * spacing, j * spacing) at mip 0.
+    """
+    mip = run.config.masks.mip
+    mask = read_row(open_array(run.uri, "valid"), z) > 0
+    nodes = grid_points(*grid_shape, spacing_px)
+    matrix = coarse(run.uri).matrices[z]
+    there = nodes @ matrix[:, :2].T + matrix[:, 2]
+    at = np.rint((there + 0.5) / 2**mip - 0.5).astype(np.intp)
+    inside = ((at >= 0) & (at < mask.shape)).all(1)
+    seen = np.zeros(len(nodes), bool)
+    seen[inside] = mask[*at[inside].T]
+    return seen.reshape(grid_shape)
 
 
 @lru_cache(maxsize=8)
@@ -105,6 +125,12 @@ def pairs(run: Run, neighbours: int) -> list[tuple[int, int]]:
 def match_pairs(run: Run) -> list[tuple[int, int]]:
     """Return the pairs (z, d) that the matching stage compares."""
     return pairs(run, run.config.match.neighbours)
+
+
+def trusted_pairs(run: Run) -> list[tuple[int, int]]:
+    """Return the pairs (z, d) that the filter stage judged, retries too."""
+    judged = records.read_records(run.uri, "filter", "sections").values()
+    return sorted((record["z"], int(d)) for record in judged for d in record["pairs"])
 
 
 @dataclass(frozen=True)

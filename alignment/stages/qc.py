@@ -28,7 +28,7 @@ from alignment.report_data import (
     shown_sections,
 )
 from alignment.runs import Run, load
-from alignment.stages import inputs, knowntruth
+from alignment.stages import inputs, knowntruth, matched
 from alignment.stages.order import ORDER
 from alignment.stages.units import Pair, Phase, Record, Ref, Whole
 from storage import ledger
@@ -146,7 +146,6 @@ def gather(run: Run) -> ReportData:
     )
     fixed_of = {score.z: score.fixed_z for score in after}
     truth = knowntruth.measure(run)
-    last_round = f"round{len(run.config.match.refine)}"
     return ReportData(
         facts=_facts(run),
         chunk_px=side,
@@ -160,7 +159,8 @@ def gather(run: Run) -> ReportData:
         sections=_section_rows(run),
         matches=sum(
             record["matched"]
-            for record in records.read_records(run.uri, "match", last_round).values()
+            for phase in matched.last_phases(run)
+            for record in records.read_records(run.uri, "match", phase).values()
         ),
         filters=_filter_counts(run),
         pictures=tuple(

@@ -33,7 +33,7 @@ def relax(_: Whole, *, run_uri: str) -> Record:
     run = load(run_uri)
     config = run.config.relax
     matches = []
-    for z, d in inputs.match_pairs(run):
+    for z, d in inputs.trusted_pairs(run):
         trusted = inputs.read_row(open_array(run_uri, f"trusted/{d}"), z)
         matches.append(PairMatches(z, d, trusted[:2], trusted[COVARIANCE]))
     relaxed = relax_stack(

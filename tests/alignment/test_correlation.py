@@ -195,12 +195,16 @@ def bumps(k, *peaks, width=2.0):
     return surface[np.newaxis].astype(np.float32)
 
 
+def peaks_of(surfaces, mirrored=None):
+    return find_peaks(surfaces, np.zeros_like(surfaces) if mirrored is None else mirrored)
+
+
 @given(st.floats(4, 12), st.floats(4, 12), st.floats(0.5, 3), st.floats(0.5, 3), st.floats(-1, 1))
 def test_the_top_of_a_quadratic_is_found_exactly(py, px, cyy, cxx, correlation):
     cyx = 0.9 * correlation * np.sqrt(cyy * cxx)
     dy, dx = np.mgrid[:17, :17] - np.array([py, px])[:, None, None]
     surface = 1 - (cyy * dy * dy + 2 * cyx * dy * dx + cxx * dx * dx) / 1000
-    peaks = find_peaks(surface[np.newaxis].astype(np.float32))
+    peaks = peaks_of(surface[np.newaxis].astype(np.float32))
     steep = abs(cyx) < 0.4 * min(cyy, cxx)  # else the best pixel may lie further along the ridge
     if steep:
         np.testing.assert_allclose(peaks.offset[:, 0], (py, px), atol=0.01)
@@ -210,47 +214,105 @@ def test_the_top_of_a_quadratic_is_found_exactly(py, px, cyy, cxx, correlation):
         np.testing.assert_allclose(peaks.inverse_curvature[:, 0], expected, rtol=0.02, atol=2)
 
 
-def test_ratio_and_margin_compare_the_two_best_peaks():
-    peaks = find_peaks(bumps(31, (8, 8, 0.8), (20, 22, 0.5), (8, 25, 0.2)))
+def test_the_ratio_compares_the_two_best_peaks():
+    peaks = peaks_of(bumps(31, (8, 8, 0.8), (20, 22, 0.5), (8, 25, 0.2)))
     assert peaks.ratio[0] == pytest.approx(1.6)
-    assert peaks.margin[0] == pytest.approx(0.3)
     assert peaks.score[0] == pytest.approx(0.8)
 
 
-def test_a_single_peak_is_unique_and_its_margin_is_its_score():
-    peaks = find_peaks(bumps(21, (10, 10, 0.7)) - np.float32(0.1))
+def test_r_delta_is_what_the_score_falls_by_outside_each_radius():
+    # Rivals 7, 12 and 17 px away, along y, x and both; nothing but them counts from there on.
+    rivals = (9, 16, 0.6), (16, 28, 0.5), (33, 33, 0.3)
+    surface = bumps(40, (16, 16, 0.8), *rivals, width=0.8)
+    np.testing.assert_allclose(peaks_of(surface).r_delta[:, 0], [0.2, 0.3, 0.5], atol=1e-6)
+
+
+def test_r_delta_sees_a_shoulder_that_is_no_peak():
+    wide = peaks_of(bumps(31, (15, 15, 0.8), width=6))
+    assert wide.ratio[0] == np.inf
+    assert wide.r_delta[0, 0] == pytest.approx(0.8 - 0.8 * np.exp(-0.5), abs=1e-6)
+
+
+def test_a_single_peak_is_unique_and_its_r_delta_is_its_score():
+    surface = bumps(21, (10, 10, 0.7)) - np.float32(0.1)
+    peaks = peaks_of(surface)
     assert peaks.ratio[0] == np.inf
-    assert peaks.margin[0] == peaks.score[0] == pytest.approx(0.6)
+    assert (peaks.r_delta[:, 0] == peaks.score[0]).all()
+    assert peaks.score[0] == pytest.approx(0.6)
+    # Nothing lies outside of 5 px on a surface of 9 x 9, and nothing known outside of 5 px here.
+    small = bumps(9, (4, 4, 0.7), width=4)
+    surface = np.where(np.hypot(*np.mgrid[-10:11, -10:11]) > 4, np.float32(np.nan), surface)
+    for alone in (small, surface):
+        peaks = peaks_of(alone)
+        assert (peaks.r_delta[:, 0] == peaks.score[0]).all()
+
+
+def test_sharpness_is_the_share_of_the_score_that_is_lost_near_the_peak():
+    surface = bumps(31, (15, 15, 0.8), width=3)
+    corner = np.exp(-(5**2 + 5**2) / (2 * 3**2))
+    assert peaks_of(surface).sharpness[0] == pytest.approx(1 - corner, abs=1e-5)
+    surface[0, 12, 12] = -0.4
+    assert peaks_of(surface).sharpness[0] == pytest.approx(1.5, abs=1e-5)
+    surface[0, 12, 12], surface[0, 15, 21] = np.nan, -0.9
+    assert peaks_of(surface).sharpness[0] == pytest.approx(1 - corner, abs=1e-5)
+
+
+def test_the_mirror_is_the_share_of_the_score_that_chance_does_not_reach():
+    surface = np.repeat(bumps(15, (7, 7, 0.8)), 5, axis=0)
+    mirrored = np.full_like(surface, -0.3)
+    mirrored[0, 3, 9], mirrored[1, 0, 0], mirrored[3] = 0.2, 0.9, np.nan
+    mirrored[4], mirrored[4, 2, 2] = np.nan, 0.4
+    np.testing.assert_allclose(peaks_of(surface, mirrored).mirror, [0.75, 0, 1, 1, 0.5], atol=1e-6)
+
+
+def test_a_peak_that_is_not_above_zero_stands_out_from_nothing():
+    peaks = peaks_of(bumps(21, (10, 10, 0.7)) - np.float32(0.8))
+    assert peaks.score[0] == pytest.approx(-0.1, abs=1e-6)
+    assert peaks.sharpness[0] == peaks.mirror[0] == 0
+    assert (peaks.r_delta[:, 0] == peaks.score[0]).all()
+
+
+def test_a_template_from_its_window_beats_its_mirror_image_and_one_from_elsewhere_does_not():
+    random = np.random.default_rng(9)
+    windows, others = texture(random, 40, 96), texture(random, 40, 64)
+    mirror = []
+    for templates in (windows[:, 16:80, 16:80], others):
+        turned = templates[:, ::-1, ::-1]
+        valid = every_pixel(templates), windows, every_pixel(windows)
+        peaks = find_peaks(ncc_surface(templates, *valid), ncc_surface(turned, *valid))
+        mirror.append(peaks.mirror)
+    assert np.nanmin(mirror[0]) > 0.6
+    assert np.nanmedian(mirror[1]) < 0.15
 
 
 def test_a_second_maximum_beside_the_peak_belongs_to_it():
     near, far = PEAK_RADIUS_PX, PEAK_RADIUS_PX + 1
-    close = find_peaks(bumps(31, (10, 10, 0.8), (10 + near, 10, 0.7), width=1))
-    apart = find_peaks(bumps(31, (10, 10, 0.8), (10 + far, 10, 0.7), width=1))
+    close = peaks_of(bumps(31, (10, 10, 0.8), (10 + near, 10, 0.7), width=1))
+    apart = peaks_of(bumps(31, (10, 10, 0.8), (10 + far, 10, 0.7), width=1))
     assert close.ratio[0] == np.inf
     assert apart.ratio[0] == pytest.approx(0.8 / 0.7)
 
 
 @pytest.mark.parametrize("place", [(0, 7), (14, 7), (7, 0), (7, 14)])
 def test_a_peak_on_the_rim_is_none(place):
-    peaks = find_peaks(bumps(15, (*place, 0.8)))
-    for value in (peaks.offset, peaks.score, peaks.ratio, peaks.margin, peaks.inverse_curvature):
+    peaks = peaks_of(bumps(15, (*place, 0.8)))
+    for value in vars(peaks).values():
         assert np.isnan(value).all()
 
 
 def test_a_peak_beside_an_unknown_position_is_none():
     surface = bumps(15, (7, 7, 0.8))
     surface[0, 6, 8] = np.nan
-    assert np.isnan(find_peaks(surface).score[0])
+    assert np.isnan(peaks_of(surface).score[0])
     surface[0, 6, 8], surface[0, 5, 8] = 0, np.nan
-    assert np.isfinite(find_peaks(surface).score[0])
+    assert np.isfinite(peaks_of(surface).score[0])
 
 
 def test_saddles_flats_and_nothing_are_none():
     y, x = np.mgrid[:9, :9] - 4.0
     along_a_line = 0.9 - 0.05 * (y - x) ** 2  # a ridge: no place along it is best
     flat, unknown = np.full((9, 9), 0.5), np.full((9, 9), np.nan)
-    peaks = find_peaks(np.stack([along_a_line, flat, unknown]).astype(np.float32))
+    peaks = peaks_of(np.stack([along_a_line, flat, unknown]).astype(np.float32))
     assert np.isnan(peaks.score).all()
     assert np.isnan(peaks.offset).all()
 
@@ -260,14 +322,27 @@ def test_a_top_a_pixel_or_more_away_is_none():
     around = np.array([[0.5, 0.88, 0.89], [0.72, 0.9, 0.88], [0.86, 0.72, 0.5]])
     surface = np.zeros((1, 7, 7), np.float32)
     surface[0, 2:5, 2:5] = around
-    assert np.isnan(find_peaks(surface).score[0])
+    assert np.isnan(peaks_of(surface).score[0])
     surface[0, 2, 3] = surface[0, 3, 4] = 0.74
-    assert np.isfinite(find_peaks(surface).score[0])
+    assert np.isfinite(peaks_of(surface).score[0])
 
 
 def test_surfaces_without_an_inside_are_refused():
     with pytest.raises(ShapeError, match=r"raise match.levels\[\].search_radius_px"):
-        find_peaks(np.zeros((1, 2, 2), np.float32))
+        peaks_of(np.zeros((1, 2, 2), np.float32))
+    with pytest.raises(ShapeError, match=r"mirrored must hold .* got \(2, 9, 9\)"):
+        find_peaks(np.zeros((3, 9, 9), np.float32), np.zeros((2, 9, 9), np.float32))
+
+
+def test_the_statistics_of_a_peak_do_not_depend_on_its_batch():
+    surfaces, mirrored = (texture(np.random.default_rng(k), 23, 25, 2) / 3 for k in (10, 11))
+    surfaces[5:9, 10:14] = np.nan
+    surfaces[9], surfaces[10] = np.nan, 0.25
+    whole = find_peaks(surfaces, mirrored)
+    for part in (slice(0, 1), slice(4, 11), slice(22, 0, -3)):
+        alone = find_peaks(surfaces[part], mirrored[part])
+        for name, values in vars(alone).items():
+            np.testing.assert_array_equal(values, getattr(whole, name)[..., part])
 
 
 # --------------------------------------------------------------------------- uncertainty
@@ -276,7 +351,7 @@ def test_surfaces_without_an_inside_are_refused():
 def test_the_covariance_is_longest_along_a_ridge():
     y, x = np.mgrid[:15, :15] - 7.0
     surface = (0.8 - 0.02 * y * y - 0.002 * x * x)[np.newaxis].astype(np.float32)
-    yy, yx, xx = peak_covariance(find_peaks(surface), gaussian_taper(32), px_per_sample=28)[:, 0]
+    yy, yx, xx = peak_covariance(peaks_of(surface), gaussian_taper(32), px_per_sample=28)[:, 0]
     assert xx == pytest.approx(10 * yy, rel=0.01)
     assert abs(yx) < 1e-3 * yy
 
@@ -289,7 +364,7 @@ def test_errors_have_the_spread_that_the_covariance_says():
     windows, moving = common + 0.7 * one, common + 0.7 * other
     templates = moving[:, r : r + t, r : r + t]
     taper = gaussian_taper(t)
-    peaks = find_peaks(
+    peaks = peaks_of(
         ncc_surface(templates, every_pixel(templates), windows, every_pixel(windows), taper=taper)
     )
     yy, yx, xx = peak_covariance(peaks, taper, px_per_sample=np.pi * sigma**2)

@@ -25,8 +25,8 @@ from alignment.match import (
 )
 from alignment.pyramid import downsample
 
-SCORE, RATIO, MARGIN, CURVATURE = (
-    CHANNELS.index(name) for name in ("score", "peak_ratio", "peak_margin", "curvature_ratio")
+SCORE, R_DELTA, CURVATURE = (
+    CHANNELS.index(name) for name in ("score", "r_delta_5", "curvature_ratio")
 )
 FEATURES = FeaturesConfig(sigma_fine_px=1.0, sigma_coarse_px=6.0)
 
@@ -108,7 +108,7 @@ def test_a_match_says_where_the_fixed_section_shows_the_tissue(shift):
     assert error.shape[1] >= 30
     np.testing.assert_allclose(error, 0, atol=0.05)
     assert found[SCORE][nodes].min() > 0.98
-    assert found[MARGIN][nodes].min() > 0.3
+    assert found[R_DELTA][nodes].min() > 0.3
     assert (np.abs(found[CURVATURE][nodes] - 4) < 4).all()
 
 
@@ -171,22 +171,29 @@ def test_a_match_is_the_peak_of_the_surface_round_its_node():
     found = match_all({1: fixed}, {1: moving}, (384, 416), config)[:, 5, 6]
     template, window = np.s_[np.newaxis, 64:96, 80:112], np.s_[np.newaxis, 58:102, 74:118]
     taper = gaussian_taper(32)
-    surface = ncc_surface(
-        moving.features[template],
-        moving.valid[template],
-        fixed.features[window],
-        fixed.valid[window],
-        taper=taper,
+    surface, mirrored = (
+        ncc_surface(
+            moving.features[template][:, ::turn, ::turn],
+            moving.valid[template][:, ::turn, ::turn],
+            fixed.features[window],
+            fixed.valid[window],
+            taper=taper,
+        )
+        for turn in (1, -1)
     )
-    peaks = find_peaks(surface)
+    peaks = find_peaks(surface, mirrored)
     share = (taper * moving.valid[template]).sum() / taper.sum()
     assert 0.6 < share < 0.8
     np.testing.assert_allclose(found[:2], (peaks.offset[:, 0] - 6) * 2, rtol=1e-6)
     np.testing.assert_allclose(found[:2], (3, -5), atol=0.2)
-    expected = peaks.score, peaks.ratio, peaks.margin, peaks.curvature_ratio
-    np.testing.assert_array_equal(found[2:6], np.stack(expected)[:, 0])
+    expected = (
+        *(peaks.score, peaks.ratio, *peaks.r_delta),
+        *(peaks.sharpness, peaks.mirror, peaks.curvature_ratio),
+    )
+    np.testing.assert_array_equal(found[2:10], np.stack(expected)[:, 0])
+    assert found[CHANNELS.index("overlap")] == pytest.approx(share)
     covariance = peak_covariance(peaks, taper, px_per_sample=SAMPLE_PX2 / 4)[:, 0] * 4 / share
-    np.testing.assert_allclose(found[6:], covariance, rtol=1e-5)
+    np.testing.assert_allclose(found[11:], covariance, rtol=1e-5)
 
 
 def test_answers_spread_into_holes_of_the_coarser_level():
@@ -317,7 +324,7 @@ def test_single_nodes_are_the_same_as_in_a_block(bent_pair):
     for i, j in ((0, 0), (4, 11), (shape[0] - 1, 3)):
         one = match_block(fixed, moving, ((i, j), (i + 1, j + 1)), shape, TILED)
         np.testing.assert_array_equal(one[:, 0, 0], whole[:, i, j])
-    assert match_block(fixed, moving, ((3, 3), (3, 5)), shape, TILED).shape == (9, 0, 2)
+    assert match_block(fixed, moving, ((3, 3), (3, 5)), shape, TILED).shape == (len(CHANNELS), 0, 2)
 
 
 def test_inputs_are_not_modified(bent_pair):
@@ -356,7 +363,7 @@ def test_weak_answers_guide_nobody_and_good_ones_reach_three_nodes():
     matches[:2, 0, 0] = 7, -3
     np.testing.assert_array_equal(gate(matches)[:, 0, :4], [[7] * 4, [-3] * 4])
     assert np.isnan(gate(matches)[:, 0, 4:]).all()
-    for channel in (SCORE, MARGIN):
+    for channel in (SCORE, R_DELTA):
         weak = matches.copy()
         weak[channel, 0, 0] = 0.01
         assert np.isnan(gate(weak)).all()

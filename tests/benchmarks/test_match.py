@@ -60,7 +60,12 @@ def test_matches_of_one_core(benchmark, template_px, window_px, holes):
 
     def match():
         return find_peaks(
-            ncc_surface(templates, template_valid, windows, window_valid, taper=taper)
+            *(
+                ncc_surface(
+                    templates[:, ::turn, ::turn], template_valid, windows, window_valid, taper=taper
+                )
+                for turn in (1, -1)
+            )
         )
 
     def match_opencv():
