@@ -113,7 +113,7 @@ inline Moments local_moments(const Image& image, int y0, int x0, int ny, int nx,
     for (int y = 0; y < py && !result.has_holes; ++y)
         result.has_holes = std::memchr(rows.valid(y), 0, px) != nullptr;
     const bool holes = result.has_holes;
-    const size_t places = size_t(ny) * nx;
+    const size_t places = size_t(ny) * nx + L;  // rows are read in whole vectors
     result.inverse_norm.resize(places);
     if (holes) result.total.resize(places), result.mean.resize(places), result.energy.resize(places);
 
