@@ -172,8 +172,8 @@ def in_threads(
     if threads == 1:
         return matcher(task, jobs)
     with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(lambda part: matcher(task, part), np.array_split(jobs, threads))
-        return np.concatenate(list(parts))
+        parts = [part for part in np.array_split(jobs, threads) if len(part)]
+        return np.concatenate(list(pool.map(lambda part: matcher(task, part), parts)))
 
 
 def assert_equal(ours: Answers, theirs: Answers) -> None:
