@@ -206,7 +206,8 @@ def _guide(
     i0, j0 = max(unit.i0 - reach, 0), max(unit.j0 - reach, 0)
     box = (i0, j0, min(unit.i1 + reach, ny), min(unit.j1 + reach, nx))
     found = read_blocks(run, array_path(run, k), unit.z, unit.d, box, retry=retry)
-    return smooth_guide(found, sigma), (i0, j0)
+    spacing = grid_spacing_px(run.config.match)
+    return smooth_guide(found, sigma, spacing_px=spacing), (i0, j0)
 
 
 def _grid(run: Run) -> tuple[int, int]:
