@@ -147,9 +147,9 @@ def reject_cycles(
     limit = config.max_cycle_px
     broken = length(cycle_error(near, link, far, spacing_px=spacing_px)) > limit
     replaced = (
-        (expected(near), link, far),
-        (near, link, expected(far)),
-        (near, expected(link), far),
+        (expected(near[:2]), link, far),
+        (near, link, expected(far[:2])),
+        (near, expected(link[:2]), far),
     )
     left = np.stack([length(cycle_error(*three, spacing_px=spacing_px)) for three in replaced])
     left = np.where(np.isnan(left), np.float32(np.inf), left)
