@@ -15,7 +15,16 @@ help:
 	@echo "make check             ruff, mypy, import-linter, codespell;  make format  mends what it can"
 	@echo "make bench             the benchmarks;  make bench-storage  the table of docs/performance.md;  make up | down  the embedded platform"
 
-install: $(STAMP)
+KERNEL := $(wildcard alignment/native/*.cpp alignment/native/*.hpp) alignment/native/build.py
+
+install: $(VENV)/.kernel
+
+# The kernel of matching. Without a C++ compiler, the one that the ziglang wheel holds.
+$(VENV)/.kernel: $(STAMP) $(KERNEL)
+	@command -v "$${CXX:-c++}" >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || command -v clang++ >/dev/null 2>&1 \
+	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check "ziglang>=0.15"
+	@$(BIN)/python -m alignment.native.build
+	@touch $@
 
 $(STAMP): requirements.lock pyproject.toml .ci/find-python
 	@python=$$(.ci/find-python) && echo "setting up $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
@@ -62,4 +71,4 @@ lock: install
 	    --no-emit-index-url --quiet --output-file requirements.lock
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) alignment/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -122,7 +122,7 @@ class MatchLevel(Config):
 
     mip: Mip
     """Level of the pyramid; px below are at this mip."""
-    template_px: Px
+    template_px: Annotated[int, Field(ge=8, le=512)]
     """Side of the patch of the moving section."""
     search_radius_px: Px
     """Largest displacement from the coarser level's answer that can be found."""

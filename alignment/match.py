@@ -8,7 +8,7 @@ round p and searched for in the fixed one. Inside a level values are px at the l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,15 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.config import MatchConfig, MatchLevel
-from alignment.correlation import (
-    MIN_OVERLAP,
-    find_peaks,
-    gaussian_taper,
-    ncc_surface,
-    peak_covariance,
-)
+from alignment.correlation import peak_covariance, tent_taper
 from alignment.errors import DataError, ShapeError
 from alignment.fields import node_grid
+from alignment.ncc import FeatureImage, find_matches
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -65,7 +60,7 @@ the spread is 0.4 of that.
 """
 
 _MIN_SAMPLE_PX = 7.0  # features correlate with themselves over this many px of their own mip
-_BATCH = 32  # patches whose transforms fit the second-level cache
+_TILE_PX = 2048  # side of what is matched in one call of the engine
 _GATE_SCORE, _GATE_R_DELTA = 0.2, 0.05  # what a coarser level's answer needs to guide the next
 _FILL_ROUNDS = 2  # how far, in nodes, such answers spread into holes
 _REACH = 2 + _FILL_ROUNDS  # nodes of a coarser level that one node of the next depends on
@@ -282,31 +277,24 @@ def _match_level(
     centres = np.zeros(starts.shape, np.intp)
     centres[:, todo] = np.rint(guess.reshape(2, -1)[:, todo] / scale)
 
-    taper = gaussian_taper(t)
-    px_per_sample = max(SAMPLE_PX2 / scale**2, _MIN_SAMPLE_PX)
-    cut_moving = _Cutter(moving, starts[:, todo], t)
-    cut_fixed = _Cutter(fixed, (starts + centres - r)[:, todo], t + 2 * r)
+    seen = (
+        FeatureImage.of(fixed.features, fixed.valid),
+        FeatureImage.of(moving.features, moving.valid),
+    )
+    windows = starts + centres - r - np.reshape(fixed.origin, (2, 1))
+    templates = starts - np.reshape(moving.origin, (2, 1))
+    jobs = np.vstack([np.zeros_like(starts[:1]), windows, np.ones_like(starts[:1]), templates]).T
     result = np.full((len(CHANNELS), starts.shape[1]), np.nan, np.float32)
-    for first in range(0, todo.size, _BATCH):
-        nodes = todo[first : first + _BATCH]
-        templates, template_valid = cut_moving(starts[:, nodes])
-        share = (template_valid * taper).sum((1, 2)) / taper.sum()
-        # Most of what has no overlap lies outside the section: no need to correlate that.
-        use = share >= max(min_overlap, MIN_OVERLAP)
-        nodes, share = nodes[use], share[use]
-        templates, template_valid = templates[use], template_valid[use]
-        if not nodes.size:
-            continue
-        windows, window_valid = cut_fixed((starts + centres - r)[:, nodes])
-        surfaces, mirrored = (
-            ncc_surface(a, valid, windows, window_valid, taper=taper, min_overlap=min_overlap)
-            for a, valid in (
-                (templates, template_valid),
-                (templates[:, ::-1, ::-1], template_valid[:, ::-1, ::-1]),
-            )
+    px_per_sample = max(SAMPLE_PX2 / scale**2, _MIN_SAMPLE_PX)
+    for nodes in _tiles(todo, shape, level):
+        peaks, overlap = find_matches(
+            seen,
+            jobs[nodes].astype(np.int32),
+            template_px=t,
+            search_radius_px=r,
+            min_overlap=min_overlap,
         )
-        peaks = find_peaks(surfaces, mirrored)
-        covariance = peak_covariance(peaks, taper, px_per_sample=px_per_sample)
+        covariance = peak_covariance(peaks, tent_taper(t), px_per_sample=px_per_sample)
         result[:, nodes] = np.vstack(
             [
                 (peaks.offset + centres[:, nodes] - r) * scale,
@@ -316,37 +304,24 @@ def _match_level(
                 peaks.sharpness,
                 peaks.mirror,
                 peaks.curvature_ratio,
-                np.where(np.isnan(peaks.score), np.float32(np.nan), share),
-                covariance / share * scale**2,
+                overlap,
+                covariance / overlap * scale**2,
             ]
         )
     return result.reshape(len(CHANNELS), *shape)
 
 
-class _Cutter:
-    """Cuts squares of `side` px out of a patch, which is extended by invalid pixels as needed."""
-
-    def __init__(self, patch: Patch, starts: NDArray[np.intp], side: int) -> None:
-        low = starts.min(1) if starts.size else np.zeros(2, np.intp)
-        high = (starts.max(1) if starts.size else low) + side
-        origin = np.asarray(patch.origin)
-        features = np.zeros(tuple(high - low), np.float32)
-        valid = np.zeros(features.shape, bool)
-        first = np.clip(origin, low, high)
-        last = np.clip(origin + patch.features.shape, low, high)
-        here = tuple(slice(*ends) for ends in zip(first - low, last - low, strict=True))
-        there = tuple(slice(*ends) for ends in zip(first - origin, last - origin, strict=True))
-        features[here], valid[here] = patch.features[there], patch.valid[there]
-        self._low = low
-        self._views = tuple(
-            np.lib.stride_tricks.sliding_window_view(image, (side, side))
-            for image in (features, valid)
-        )
-
-    def __call__(self, starts: NDArray[np.intp]) -> tuple[Floats, Bools]:
-        y, x = starts - self._low[:, None]
-        features, valid = (view[y, x] for view in self._views)
-        return features, valid
+def _tiles(
+    nodes: NDArray[np.intp], shape: tuple[int, int], level: MatchLevel
+) -> Iterator[NDArray[np.intp]]:
+    """Part nodes into squares of the grid: what the engine keeps of an image stays bounded."""
+    side = max(1, _TILE_PX // level.node_spacing_px)
+    row, column = np.divmod(nodes, shape[1])
+    tile = row // side * (shape[1] // side + 1) + column // side
+    order = np.argsort(tile, kind="stable")
+    yield from (
+        np.split(nodes[order], np.flatnonzero(np.diff(tile[order])) + 1) if nodes.size else ()
+    )
 
 
 # --------------------------------------------------------------------------- between levels

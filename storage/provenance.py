@@ -58,7 +58,8 @@ def module_code(module: str) -> str:
 
     What the module does cannot depend on other files of the project, so a change elsewhere leaves
     the digest, and with it the keys of the units that the module computes. Imports are read from
-    the sources, those inside functions too; nothing is imported.
+    the sources, those inside functions too; nothing is imported. Compiled sources count with the
+    package that they lie in.
 
     Parameters
     ----------
@@ -73,7 +74,15 @@ def module_code(module: str) -> str:
             continue
         content = sources[name].read_bytes().replace(b"\r\n", b"\n")
         digests[name] = hashlib.sha256(content).hexdigest()
-        waiting += [_file_of(imported, sources) for imported in _imports(content)]
+        if name.endswith(".py"):
+            waiting += [_file_of(imported, sources) for imported in _imports(content)]
+        if name.endswith("/__init__.py"):
+            folder = name.removesuffix("__init__.py")
+            waiting += [
+                other
+                for other in sources
+                if other.rpartition("/")[0] + "/" == folder and not other.endswith(".py")
+            ]
     text = "\n".join(f"{name} {digests[name]}" for name in sorted(digests))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

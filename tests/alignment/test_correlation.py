@@ -7,9 +7,9 @@ from scipy import ndimage as ndi
 from alignment.correlation import (
     PEAK_RADIUS_PX,
     find_peaks,
-    gaussian_taper,
     ncc_surface,
     peak_covariance,
+    tent_taper,
 )
 from alignment.errors import ShapeError
 
@@ -51,7 +51,7 @@ def test_agrees_with_correlation_done_position_by_position(masked, tapered, t, w
         template_valid[4, :, : t // 2] = False
     if masked in ("window", "both"):
         window_valid[2:] = random.random((3, w, w)) > 0.3
-    taper = gaussian_taper(t) if tapered == "tapered" else np.ones((t, t), np.float32)
+    taper = tent_taper(t) if tapered == "tapered" else np.ones((t, t), np.float32)
     found = ncc_surface(
         templates,
         template_valid,
@@ -351,7 +351,7 @@ def test_the_statistics_of_a_peak_do_not_depend_on_its_batch():
 def test_the_covariance_is_longest_along_a_ridge():
     y, x = np.mgrid[:15, :15] - 7.0
     surface = (0.8 - 0.02 * y * y - 0.002 * x * x)[np.newaxis].astype(np.float32)
-    yy, yx, xx = peak_covariance(peaks_of(surface), gaussian_taper(32), px_per_sample=28)[:, 0]
+    yy, yx, xx = peak_covariance(peaks_of(surface), tent_taper(32), px_per_sample=28)[:, 0]
     assert xx == pytest.approx(10 * yy, rel=0.01)
     assert abs(yx) < 1e-3 * yy
 
@@ -363,7 +363,7 @@ def test_errors_have_the_spread_that_the_covariance_says():
     common, one, other = (texture(random, n, t + 2 * r, sigma) for _ in range(3))
     windows, moving = common + 0.7 * one, common + 0.7 * other
     templates = moving[:, r : r + t, r : r + t]
-    taper = gaussian_taper(t)
+    taper = tent_taper(t)
     peaks = peaks_of(
         ncc_surface(templates, every_pixel(templates), windows, every_pixel(windows), taper=taper)
     )

@@ -97,5 +97,5 @@ def test_a_second_look_at_the_pulled_section_is_nearer_to_the_known_warp():
     def error(found):
         return np.nanpercentile(np.hypot(*(found[:2] - truth)), 90)
 
-    assert error(second) < 0.5 * error(first[(slice(None), *inner)])
+    assert error(second) < 0.6 * error(first[(slice(None), *inner)])
     assert error(second) == pytest.approx(0, abs=0.5)

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage as ndi
 
 from alignment.config import FeaturesConfig, FilterConfig, MatchConfig
-from alignment.correlation import find_peaks, gaussian_taper, ncc_surface
+from alignment.correlation import find_peaks, ncc_surface, tent_taper
 from alignment.features import normalise
 from alignment.filter import reject_outliers
 from alignment.match import Patch, grid_shape, grid_spacing_px, match_block
@@ -56,7 +56,7 @@ def test_matches_of_one_core(benchmark, template_px, window_px, holes):
     templates = np.ascontiguousarray(windows[:, rim:-rim, rim:-rim])
     template_valid, window_valid = np.ones(templates.shape, bool), np.ones(windows.shape, bool)
     window_valid[:, :, : window_px // 4] = holes == "whole"
-    taper = gaussian_taper(template_px)
+    taper = tent_taper(template_px)
 
     def match():
         return find_peaks(

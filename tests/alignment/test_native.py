@@ -1,0 +1,85 @@
+"""The compiled kernel: built, loaded, and the same on every processor."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from alignment import native
+from alignment.native import build
+from alignment.ncc import engine_name, find_matches, score_surfaces
+from storage import provenance
+from tests.feature_images import SIZES, jobs_over, pair, sizes
+
+
+def test_it_was_built_by_the_installation():
+    assert build.compilers(), "no compiler, and no ziglang wheel: make install brings one"
+    assert engine_name() == "native"
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_every_width_of_vectors_gives_the_same_bits(holes):
+    libraries = [isa for isa in native.ISAS if native.library(isa) is not None]
+    if len(libraries) < 2:
+        pytest.skip("this processor has one width of vectors only")
+    images = pair(holes=holes)
+    for template_px, window_px in SIZES:
+        settings = sizes(template_px, window_px)
+        jobs = jobs_over(images, template_px, window_px)
+        first, *others = (
+            (
+                find_matches(images, jobs, **settings, isa=isa),
+                score_surfaces(images, jobs, **settings, is_turned=True, isa=isa),
+            )
+            for isa in libraries
+        )
+        for other in others:
+            np.testing.assert_array_equal(other[1], first[1])
+            np.testing.assert_array_equal(other[0][0].offset, first[0][0].offset)
+            np.testing.assert_array_equal(other[0][0].r_delta, first[0][0].r_delta)
+            np.testing.assert_array_equal(other[0][0].mirror, first[0][0].mirror)
+
+
+def test_a_library_of_other_sources_is_not_used(monkeypatch, caplog):
+    monkeypatch.setattr(native, "sources_digest", lambda: "0123")
+    assert native.library.__wrapped__() is None
+    assert "run `make install`" in caplog.text
+
+
+def test_without_the_kernel_numpy_gives_the_same_matches(monkeypatch):
+    images = pair(holes=True)
+    jobs = jobs_over(images, 32, 48)
+    compiled, overlap = find_matches(images, jobs, **sizes(32, 48))
+    monkeypatch.setattr(native, "library", lambda isa=None: None)
+    plain, plain_overlap = find_matches(images, jobs, **sizes(32, 48))
+    np.testing.assert_allclose(plain.offset, compiled.offset, atol=0.01)
+    np.testing.assert_allclose(plain.score, compiled.score, atol=1e-5)
+    np.testing.assert_allclose(plain_overlap, overlap, atol=1e-5)
+
+
+def test_a_library_appears_whole_or_not_at_all(monkeypatch, tmp_path):
+    for source in [*native.HERE.glob("*.hpp"), *native.HERE.glob("*.cpp")]:
+        shutil.copy(source, tmp_path)
+    monkeypatch.setattr(native, "HERE", tmp_path)
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    (tmp_path / "ncc.cpp").write_text("this is no program")
+    with pytest.raises(subprocess.CalledProcessError):
+        build.compile_library(build.compilers()[0], "portable")
+    assert not list(tmp_path.glob("*.so"))
+    assert not list(tmp_path.glob(".build-*"))
+
+
+def test_keys_of_matching_change_with_the_kernel(monkeypatch, tmp_path):
+    name, find = "alignment/native/peak.hpp", provenance._source_files
+    before = provenance.module_code.__wrapped__("alignment.stages.match")
+    changed = tmp_path / "peak.hpp"
+    changed.write_bytes(dict(find("alignment"))[name].read_bytes() + b"// another\n")
+    monkeypatch.setattr(
+        provenance,
+        "_source_files",
+        lambda package: [(n, changed if n == name else path) for n, path in find(package)],
+    )
+    assert provenance.module_code.__wrapped__("alignment.stages.match") != before
+    masks = provenance.module_code("alignment.stages.masks")
+    assert provenance.module_code.__wrapped__("alignment.stages.masks") == masks
