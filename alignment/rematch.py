@@ -220,7 +220,7 @@ def pull(fixed: Patch, guide: Field, first_node: tuple[int, int], spacing_px: in
     )
     from_y = np.asarray(np.arange(ny)[:, None] + dy / scale, np.float32)
     from_x = np.asarray(np.arange(nx) + dx / scale, np.float32)
-    features = cv2.remap(fixed.features, from_x, from_y, cv2.INTER_CUBIC)
+    features = cv2.remap(fixed.features, from_x, from_y, cv2.INTER_LINEAR)
     share = cv2.remap(fixed.valid.astype(np.float32), from_x, from_y, cv2.INTER_LINEAR)
     seen = share > 0.99
     return Patch(np.where(seen, features, np.float32(0)), seen, fixed.origin, fixed.mip)
