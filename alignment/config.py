@@ -83,6 +83,8 @@ class MasksConfig(Config):
 class FeaturesConfig(Config):
     """Images that are easier to match: band-pass and local contrast normalisation."""
 
+    kind: Literal["bandpass"] = "bandpass"
+    """What makes them: a difference of Gaussians, divided by the local contrast."""
     mip: Mip = 0
     """Finest level at which sections may be matched."""
     sigma_fine_px: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0

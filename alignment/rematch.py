@@ -10,21 +10,38 @@ rounds of match, relax and re-render; here a round costs one warp and stays with
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from alignment.config import MatchConfig, MatchLevel
 from alignment.fields import Field, evaluate
-from alignment.match import NodeBox, Patch, gate, grid_spacing_px, match_block
+from alignment.match import (
+    CHANNELS,
+    NodeBox,
+    Patch,
+    grid_spacing_px,
+    local_median,
+    match_block,
+)
 
 Floats = NDArray[np.float32]
+Kernel = NDArray[np.float64]
 
 FAR_SIGMAS = 4.0
 """Where matches are far, a Gaussian this much wider carries their displacement over."""
 REACH_SIGMAS = 3.0
 LEAST_WEIGHT = 0.05
 """Share of a Gaussian's weight on matched nodes below which the wider one takes over."""
+
+_MEDIAN_NODES = 2  # radius of the neighbourhood that outliers are judged by
+_LEAST_SCORE = 0.2  # a fainter match does not guide
+_OUTLIER_STRAIN = 0.06  # per node spacing: a match this far out of line counts a half
+_SLOPE_PRIOR = (
+    0.02  # of the Gaussian's variance: what few or one-sided nodes say of a slope counts less
+)
 
 
 def single_level(config: MatchConfig, level: MatchLevel) -> MatchConfig:
@@ -70,45 +87,109 @@ def match_again(
 
 def reach_nodes(sigma_nodes: float) -> int:
     """Return how many nodes beyond a block its smoothed guide depends on."""
-    return int(np.ceil(FAR_SIGMAS * REACH_SIGMAS * sigma_nodes))
+    return int(np.ceil(FAR_SIGMAS * REACH_SIGMAS * sigma_nodes)) + 2 * _MEDIAN_NODES + 1
 
 
-def smooth_guide(matches: Floats, sigma_nodes: float) -> Field:
+def smooth_guide(matches: Floats, sigma_nodes: float, *, spacing_px: int) -> Field:
     """Return a smooth displacement at every node from matches with holes and outliers.
+
+    A weighted local fit of an affine displacement [1]_ at every node. A mean would be pulled
+    inwards wherever the matches lie to one side of a node, at the section's edge and at holes, by
+    the slope times the distance to their middle: several px, which the next round, whose templates
+    are one-sided there too, would not find in full.
 
     Parameters
     ----------
     matches : float32 ndarray of shape (len(CHANNELS), ny, nx)
         As `match.match_block` gives them, px at mip 0; NaN where there is none.
     sigma_nodes : float
-        Of the Gaussian, in nodes.
+        Of the fit's Gaussian, in nodes.
+    spacing_px : int
+        Distance of the nodes, px at mip 0.
 
     Returns
     -------
     float32 ndarray of shape (2, ny, nx)
-        px at mip 0. Gated and median-filtered as between levels, then smoothed with known nodes
-        only. Far from any match the mean of a wider neighbourhood, and 0 where there is none.
+        px at mip 0. A match counts the less the farther it lies from the median of the others
+        around it, carried along the local slope. Far from any match the mean of a wider
+        neighbourhood, and 0 where there is none.
+
+    References
+    ----------
+    .. [1] H. Knutsson, C.-F. Westin, "Normalized and differential convolution", CVPR 1993.
     """
-    shifts = gate(matches)
-    near, near_weight = _weighted_mean(shifts, sigma_nodes)
-    far, far_weight = _weighted_mean(shifts, FAR_SIGMAS * sigma_nodes)
+    shifts = matches[:2]
+    score = matches[CHANNELS.index("score")]
+    with np.errstate(invalid="ignore"):
+        shifts = np.where(score >= _LEAST_SCORE, shifts, np.float32(np.nan))
+    apart = np.hypot(*(shifts - _expected(shifts))) / (_OUTLIER_STRAIN * spacing_px)
+    weight = np.nan_to_num(1 / (1 + np.square(np.square(apart)))).astype(np.float32)
+    shifts = np.nan_to_num(shifts)
+    near, near_weight = _local_affine(shifts, weight, sigma_nodes)
+    far, far_weight = _local_mean(shifts, weight, FAR_SIGMAS * sigma_nodes)
     share = np.minimum(near_weight / LEAST_WEIGHT, 1)
     guide = share * near + (1 - share) * np.where(far_weight > 0, far, 0)
     return np.asarray(guide, np.float32)
 
 
-def _weighted_mean(shifts: Floats, sigma: float) -> tuple[Floats, Floats]:
-    known = (~np.isnan(shifts[0])).astype(np.float32)
-    side = 2 * int(np.ceil(REACH_SIGMAS * sigma)) + 1
+def _expected(shifts: Floats) -> Floats:
+    """Median of the neighbourhood of each node, its values carried to it along the local slope."""
+    beyond = np.full_like(shifts, np.nan)
+    changes = (
+        np.diff(shifts, axis=1, append=beyond[:, :1]),
+        np.diff(shifts, axis=2, append=beyond[:, :, :1]),
+    )
+    slope = np.nan_to_num(np.stack([local_median(c, _MEDIAN_NODES) for c in changes]))
+    return local_median(shifts, _MEDIAN_NODES, slope=slope)
 
-    def blur(image: Floats) -> Floats:
-        blurred = cv2.GaussianBlur(image, (side, side), sigma, borderType=cv2.BORDER_CONSTANT)
+
+def _local_mean(shifts: Floats, weight: Floats, sigma: float) -> tuple[Floats, Floats]:
+    (gauss, *_), around = _moments(sigma)
+    total = around(weight, gauss, gauss)
+    mean = np.stack([around(weight * shift, gauss, gauss) for shift in shifts])
+    mean /= np.maximum(total, np.float32(1e-12))
+    return mean, total
+
+
+def _local_affine(shifts: Floats, weight: Floats, sigma: float) -> tuple[Floats, Floats]:
+    """Fit v + slope * offset around every node; return v and the fit's weight."""
+    (gauss, first, second), around = _moments(sigma)
+    pairs = {
+        "1": (gauss, gauss),
+        "y": (first, gauss),
+        "x": (gauss, first),
+        "yy": (second, gauss),
+        "yx": (first, first),
+        "xx": (gauss, second),
+    }
+    m = {name: around(weight, *two).astype(np.float64) for name, two in pairs.items()}
+    total = np.maximum(m["1"], 1e-12)
+    prior = _SLOPE_PRIOR * sigma**2 * total
+    normal = np.stack(
+        [total, m["y"], m["x"], m["y"], m["yy"] + prior, m["yx"], m["x"], m["yx"], m["xx"] + prior],
+        axis=-1,
+    ).reshape(*weight.shape, 3, 3)
+    right = np.stack(
+        [[around(weight * s, *pairs[name]) for name in ("1", "y", "x")] for s in shifts]
+    )
+    fit = np.linalg.solve(normal, np.moveaxis(right.astype(np.float64), (0, 1), (3, 2)))
+    return np.moveaxis(fit[..., 0, :], -1, 0).astype(np.float32), m["1"].astype(np.float32)
+
+
+def _moments(sigma: float) -> tuple[tuple[Kernel, Kernel, Kernel], Callable[..., Floats]]:
+    """Return a Gaussian times 1, offset and its square, and the correlation with two of them."""
+    reach = int(np.ceil(REACH_SIGMAS * sigma))
+    offset = np.arange(-reach, reach + 1, dtype=np.float64)
+    gauss = np.exp(-0.5 * np.square(offset / sigma))
+    gauss /= gauss.sum()
+
+    def around(image: Floats, along_y: Kernel, along_x: Kernel) -> Floats:
+        blurred = cv2.sepFilter2D(
+            image, cv2.CV_32F, along_x, along_y, borderType=cv2.BORDER_CONSTANT
+        )
         return np.asarray(blurred, np.float32)
 
-    weight = blur(known)
-    total = np.stack([blur(np.where(known > 0, shift, np.float32(0))) for shift in shifts])
-    mean = np.asarray(total / np.maximum(weight, np.float32(1e-12)), np.float32)
-    return mean, weight
+    return (gauss, gauss * offset, gauss * np.square(offset)), around
 
 
 def pull(fixed: Patch, guide: Field, first_node: tuple[int, int], spacing_px: int) -> Patch:
@@ -139,7 +220,7 @@ def pull(fixed: Patch, guide: Field, first_node: tuple[int, int], spacing_px: in
     )
     from_y = np.asarray(np.arange(ny)[:, None] + dy / scale, np.float32)
     from_x = np.asarray(np.arange(nx) + dx / scale, np.float32)
-    features = cv2.remap(fixed.features, from_x, from_y, cv2.INTER_CUBIC)
+    features = cv2.remap(fixed.features, from_x, from_y, cv2.INTER_LINEAR)
     share = cv2.remap(fixed.valid.astype(np.float32), from_x, from_y, cv2.INTER_LINEAR)
     seen = share > 0.99
     return Patch(np.where(seen, features, np.float32(0)), seen, fixed.origin, fixed.mip)

@@ -53,7 +53,7 @@ class PairRow:
     before: CorrelationSummary
     after: CorrelationSummary
     residual: ResidualSummary | None = None
-    """After relaxation, px at mip 0; None where the pair had no trusted match."""
+    """After relaxation, px at mip 0, of the trusted matches; its count is 0 if there is none."""
 
 
 @dataclass(frozen=True)
@@ -290,6 +290,12 @@ def _complaints(data: ReportData) -> tuple[list[str], list[str]]:
     ):
         if found:
             look.append(f"{_count(len(found), 'pair')} {what}: z {_listed(found)}")
+    loose = [f"{p.z}-{p.fixed_z}" for p in data.pairs if p.residual and not p.residual.count]
+    if loose:
+        look.append(
+            f"{_count(len(loose), 'pair')} without a trusted match, tied only through others: z "
+            f"{_listed(loose)}"
+        )
     strained = [s.z for s in data.sections if s.distortion and s.distortion.strain_p99 > 0.25]
     if strained:
         look.append(
@@ -311,9 +317,9 @@ def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
-def _listed(numbers: Sequence[int], most: int = 8) -> str:
-    shown = ", ".join(str(n) for n in numbers[:most])
-    return shown if len(numbers) <= most else f"{shown} and {len(numbers) - most:,} more"
+def _listed(things: Sequence[int] | Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(str(thing) for thing in things[:most])
+    return shown if len(things) <= most else f"{shown} and {len(things) - most:,} more"
 
 
 def qc_json(data: ReportData) -> dict[str, Any]:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 
+from alignment.config import FeaturesConfig
 from alignment.features import normalise
 from alignment.runs import Run, load
 from alignment.stages import inputs
 from alignment.stages.units import Phase, Record, Ref, Section
+from inference.model import FeatureTransform
 from storage.volume import create_array, open_array
+
+
+def _band_pass(config: FeaturesConfig) -> FeatureTransform:
+    return partial(normalise, config=config)
+
+
+KINDS: dict[str, Callable[[FeaturesConfig], FeatureTransform]] = {"bandpass": _band_pass}
+"""What makes the features, by `features.kind`; a learned transform is one more entry."""
 
 
 def phases(run: Run) -> Iterator[Phase]:
@@ -42,7 +52,8 @@ def normalise_section(unit: Section, *, run_uri: str, mip: int) -> Record:
     """Write the feature image of one section at one level; 0 where nothing may be matched."""
     run = load(run_uri)
     image = inputs.section(run, unit.z, mip)
-    features = normalise(image, inputs.valid(run, unit.z, mip), run.config.features)
+    transform = KINDS[run.config.features.kind](run.config.features)
+    features = transform(image, inputs.valid(run, unit.z, mip))
     stored = features.astype(np.float16)
     digest = inputs.write_row(open_array(run_uri, f"features/{mip}"), unit.z, stored)
     return {

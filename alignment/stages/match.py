@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.config import MatchConfig
+from alignment.errors import DataError
 from alignment.filter import reject_outliers
 from alignment.holes import boxes_around, untied_nodes
 from alignment.match import CHANNELS, Patch, grid_shape, grid_spacing_px, match_block
@@ -47,6 +48,12 @@ def phases(run: Run) -> Iterator[Phase]:
     """
     ny, nx = _grid(run)
     pairs = inputs.match_pairs(run)
+    if not pairs:
+        raise DataError(
+            f"of {run.shape[0]} sections, {len(inputs.present(run))} show enough tissue to be "
+            "matched, and it takes 2; look at `valid` and `defects`, or lower "
+            f"masks.min_valid_fraction={run.config.masks.min_valid_fraction:g}"
+        )
     blocks = [
         NodeBlock(z, d, i, j, min(i + BLOCK_NODES, ny), min(j + BLOCK_NODES, nx))
         for z, d in pairs
@@ -199,7 +206,8 @@ def _guide(
     i0, j0 = max(unit.i0 - reach, 0), max(unit.j0 - reach, 0)
     box = (i0, j0, min(unit.i1 + reach, ny), min(unit.j1 + reach, nx))
     found = read_blocks(run, array_path(run, k), unit.z, unit.d, box, retry=retry)
-    return smooth_guide(found, sigma), (i0, j0)
+    spacing = grid_spacing_px(run.config.match)
+    return smooth_guide(found, sigma, spacing_px=spacing), (i0, j0)
 
 
 def _grid(run: Run) -> tuple[int, int]:

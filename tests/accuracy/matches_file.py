@@ -4,7 +4,10 @@ Layout of `<set>-<truth>-<recipe>.npz`; n matches, px are of mip 0, vectors (dy,
 
 - `names` (c,): names of the channels, `match.CHANNELS`; `channels` (n, c) float32: their values.
 - `error_dy`, `error_dx` (n,): match minus truth; NaN where no truth exists. For twins the truth is
-  exact; for neighbours the error holds what changed between the sections too.
+  exact; for neighbours of real stacks it is the consensus of several matchers on the unwarped
+  sections, carried through the warps.
+- `change_dy`, `change_dx` (n,): how far the tissue moved by itself between the base images, as the
+  truth has it; 0 for twins and the phantom. Error plus change is the error against the warps alone.
 - `z`, `d` (n,): moving section and distance, the fixed one is z - d; `i`, `j`: node, at pixel
   (i, j) * `spacing_px` of the common frame. Nodes without a match are not in the file.
 - `is_tissue` (n,): both sections show the node's tissue, so a match there is due.
@@ -30,7 +33,7 @@ def write_matches(path: Path, outcome: Outcome) -> int:
     columns: dict[str, list[np.ndarray]] = {
         name: []
         for name in (
-            *("channels", "error_dy", "error_dx", "z", "d", "i", "j"),
+            *("channels", "error_dy", "error_dx", "change_dy", "change_dx", "z", "d", "i", "j"),
             *("is_tissue", "valid_distance_px", "defect_distance_px"),
         )
     }
@@ -38,8 +41,10 @@ def write_matches(path: Path, outcome: Outcome) -> int:
         matched = np.isfinite(pair.matches[0])
         i, j = np.nonzero(matched)
         error = pair.error[:, matched].astype(np.float32)
+        change = (pair.truth - pair.as_warped)[:, matched].astype(np.float32)
         rows = (
-            *(pair.matches[:, matched].T, *error, np.full(i.size, pair.z), np.full(i.size, pair.d)),
+            *(pair.matches[:, matched].T, *error, *change),
+            *(np.full(i.size, pair.z), np.full(i.size, pair.d)),
             *(i, j, pair.is_tissue[matched]),
             *(pair.valid_distance_px[matched], pair.defect_distance_px[matched]),
         )

@@ -24,6 +24,7 @@ from alignment.patches import patch_box, place_patch
 from alignment.pyramid import downsample, valid_at
 from alignment.rematch import match_again, single_level, smooth_guide
 from alignment.stages.coarse import SMALLEST_SIDE_PX
+from tests.accuracy.recipes import SectionMap
 from tests.accuracy.stacks import KnownStack
 
 Floats = NDArray[np.float32]
@@ -44,6 +45,8 @@ class PairMatch:
     """(len(CHANNELS), ny, nx), as the stage gives them."""
     truth: NDArray[np.float64]
     """(2, ny, nx): the displacement that they should have, px at mip 0; NaN where none exists."""
+    as_warped: NDArray[np.float64]
+    """(2, ny, nx): the same if nothing changed between the base images: `truth` for twins."""
     is_tissue: Bools
     """Where both sections show the node's tissue: what can be covered."""
     valid_distance_px: Floats
@@ -89,7 +92,10 @@ def run_stack(
     masks : {"estimated", "true"}
         Whether valid pixels are those of `masks.estimate_valid`, or those and not a true defect.
     """
-    sections = [_Section(stack, z, config, masks) for z in range(len(stack.images))]
+    sections = [
+        Section(image, config, shown if masks == "true" else None)
+        for image, shown in zip(stack.images, stack.maps, strict=True)
+    ]
     pairs: list[PairMatch] = []
     lost: list[tuple[int, int]] = []
     cpu_s = 0.0
@@ -107,21 +113,31 @@ def run_stack(
     return Outcome(tuple(pairs), spacing, tuple(lost), np.concatenate([*far, []]), cpu_s)
 
 
-class _Section:
-    """One section at every mip: what the stages masks and features store."""
+class Section:
+    """One section at every mip: what the stages masks and features store.
 
-    def __init__(self, stack: KnownStack, z: int, config: PipelineConfig, masks: Masks) -> None:
-        self.pyramid = [stack.images[z]]
+    Parameters
+    ----------
+    image : uint8 ndarray of shape (y, x)
+    config : PipelineConfig
+    shown : SectionMap, optional
+        If given, what lies in its defect is not valid either.
+    """
+
+    def __init__(
+        self, image: NDArray[np.uint8], config: PipelineConfig, shown: SectionMap | None = None
+    ) -> None:
+        self.pyramid = [image]
         while len(self.pyramid) <= max(*config.match.mips, config.coarse.mip, config.masks.mip):
             finer = self.pyramid[-1]
             even = np.pad(finer, [(0, n % 2) for n in finer.shape])
             self.pyramid.append(downsample(even[np.newaxis])[0])
         self._mip = config.masks.mip
         self._valid, _ = estimate_valid(self.pyramid[self._mip], config.masks)
-        if masks == "true":
+        if shown is not None:
             height, width = self._valid.shape
             points = (grid_points(height, width, 1) + 0.5) * 2**self._mip - 0.5
-            near = stack.maps[z].defect_distance(points) <= config.masks.grow_px
+            near = shown.defect_distance(points) <= config.masks.grow_px << self._mip
             self._valid &= ~near.reshape(height, width)
         self.features = {
             mip: normalise(self.pyramid[mip], self.valid(mip), config.features)
@@ -142,7 +158,7 @@ class _Section:
 
 
 def match_pair(
-    sections: list[_Section],
+    sections: list[Section],
     matrices: NDArray[np.float64],
     canvas: tuple[int, int],
     z: int,
@@ -165,7 +181,8 @@ def match_pair(
     matches = match_block(first, second, block, nodes, config.match)
     for level in config.match.refine:
         once = single_level(config.match, level)
-        guide = smooth_guide(matches, config.match.refine_smoothing_nodes)
+        sigma, spacing = config.match.refine_smoothing_nodes, grid_spacing_px(config.match)
+        guide = smooth_guide(matches, sigma, spacing_px=spacing)
         reach = int(np.abs(guide).max(initial=0)) + 1
         one, other = patch(fixed, level.mip, once, reach), patch(z, level.mip, once)
         matches = match_again(one, other, guide, (0, 0), block, nodes, once)
@@ -174,7 +191,7 @@ def match_pair(
 
 def _place(
     stack: KnownStack,
-    sections: list[_Section],
+    sections: list[Section],
     group: range,
     config: PipelineConfig,
     coarse: Coarse,
@@ -220,7 +237,7 @@ def _true_affine(stack: KnownStack, z: int) -> NDArray[np.float64]:
 
 def _compare(
     stack: KnownStack,
-    sections: list[_Section],
+    sections: list[Section],
     matrices: NDArray[np.float64],
     canvas: tuple[int, int],
     z: int,
@@ -232,8 +249,12 @@ def _compare(
     ny, nx = grid_shape(canvas, config.match)
     nodes = grid_points(ny, nx, grid_spacing_px(config.match)).astype(np.float64)
     here = apply_affine(matrices[z], nodes)
-    there = stack.place_in(fixed, z, here)
-    truth = apply_affine(invert_affine(matrices[fixed]), there) - nodes
+    there, as_warped = (
+        stack.place_in(fixed, z, here, is_changed=is_changed) for is_changed in (True, False)
+    )
+    truth, without = (
+        apply_affine(invert_affine(matrices[fixed]), at) - nodes for at in (there, as_warped)
+    )
     is_tissue = stack.maps[z].shows_tissue(here) & stack.maps[fixed].shows_tissue(there)
     # Where there is no truth to go by, the node's own place stands for it.
     seen = np.where(np.isnan(there), apply_affine(matrices[fixed], nodes), there)
@@ -248,6 +269,7 @@ def _compare(
         d,
         matches,
         truth.T.reshape(2, ny, nx),
+        without.T.reshape(2, ny, nx),
         is_tissue.reshape(ny, nx),
         valid_distance.reshape(ny, nx),
         defect_distance.reshape(ny, nx).astype(np.float32),

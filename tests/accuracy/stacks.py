@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 from tests.accuracy.recipes import Points, Recipe, SectionMap, draw_maps
 
 TruthKind = Literal["twins", "neighbours"]
+
+
+class Change(Protocol):
+    """How tissue moves from section to section of a base stack."""
+
+    def between(self, fixed: int, moving: int, points: Points) -> Points:
+        """Return the displacement (n, 2), px, at points of `moving`; NaN where unknown."""
+
+
 _COPIES = 3  # of a section, so that its copies' matches close a cycle
 
 
@@ -27,13 +36,27 @@ class KnownStack:
     groups: tuple[range, ...]
     """Sections that are aligned with each other."""
 
-    def place_in(self, fixed: int, z: int, points: Points) -> Points:
-        """Return where section `fixed` shows what section z shows at some of its px, (n, 2)."""
-        return self.maps[fixed].place_of(self.maps[z].tissue_at(points))
+    change: Change | None = None
+    """How the tissue moves between base images; None if it does not."""
+
+    def place_in(self, fixed: int, z: int, points: Points, *, is_changed: bool = True) -> Points:
+        """Return where section `fixed` shows what section z shows at some of its px, (n, 2).
+
+        NaN where that is not known.
+        """
+        tissue = self.maps[z].tissue_at(points)
+        if self.change is not None and is_changed:
+            tissue = tissue + self.change.between(self.base[fixed], self.base[z], tissue)
+        return self.maps[fixed].place_of(tissue)
 
 
 def make_stack(
-    base: NDArray[np.uint8], truth: TruthKind, recipe: Recipe, *, seed: int
+    base: NDArray[np.uint8],
+    truth: TruthKind,
+    recipe: Recipe,
+    *,
+    seed: int,
+    change: Change | None = None,
 ) -> KnownStack:
     """Warp an aligned stack, or copies of some of its sections, each on its own.
 
@@ -46,6 +69,8 @@ def make_stack(
         once, so matches also follow what changes between sections.
     recipe : Recipe
     seed : int
+    change : Change, optional
+        Of neighbours: how the tissue moves between the images of `base`.
     """
     shown: tuple[int, ...] = tuple(range(len(base)))
     if truth == "twins":
@@ -54,4 +79,4 @@ def make_stack(
     maps = draw_maps(recipe, len(shown), base.shape[1:], seed)
     images = np.stack([one.expose(base[z]) for one, z in zip(maps, shown, strict=True)])
     groups = tuple(range(k, min(k + step, len(shown))) for k in range(0, len(shown), step))
-    return KnownStack(images, tuple(maps), shown, groups)
+    return KnownStack(images, tuple(maps), shown, groups, change if truth == "neighbours" else None)

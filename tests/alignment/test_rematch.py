@@ -39,12 +39,14 @@ def test_a_constant_answer_with_holes_and_one_outlier_is_smoothed_to_the_constan
     shifts[1] = -2.0
     shifts[:, 2:5, 6:9] = np.nan
     shifts[:, 8, 3] = 40.0
-    guide = smooth_guide(matches_of(shifts), 1.5)
+    guide = smooth_guide(matches_of(shifts), 1.5, spacing_px=SPACING)
     np.testing.assert_allclose(guide, np.stack([np.full((12, 14), v) for v in (3, -2)]), atol=1e-4)
 
 
 def test_without_any_match_the_guide_is_zero():
-    assert not smooth_guide(matches_of(np.full((2, 5, 6), np.nan, np.float32)), 1.5).any()
+    assert not smooth_guide(
+        matches_of(np.full((2, 5, 6), np.nan, np.float32)), 1.5, spacing_px=SPACING
+    ).any()
 
 
 def test_pulling_by_whole_pixels_moves_the_picture_and_its_valid_part():
@@ -86,7 +88,7 @@ def test_a_second_look_at_the_pulled_section_is_nearer_to_the_known_warp():
     truth = np.stack(swirl(*nodes))[(slice(None), *inner)]
 
     first = match_block({0: patch(fixed)}, {0: patch(moving)}, ((0, 0), grid), grid, CONFIG)
-    guide = smooth_guide(first, 0.5)
+    guide = smooth_guide(first, 0.5, spacing_px=SPACING)
     again = match_block(
         {0: pull(patch(fixed), guide, (0, 0), SPACING)}, {0: patch(moving)}, box, grid, CONFIG
     )
