@@ -141,10 +141,11 @@ def _vertical(channel: Image, known: NDArray[np.bool_], config: MasksConfig) -> 
             z[(np.abs(mean) < least_step) | (np.abs(t) < _MIN_T)] = 0
             # Each line's value goes back to where its middle sample lies.
             back = (columns - shift[:, None]).clip(0, nx - 1)
-            z, mean = (np.take_along_axis(v, back, 1) for v in (z, mean))
-            better = z > best_z
-            best_z[better] = z[better]
-            for name, value in (("step", mean[better]), ("slope", slope), ("length", length)):
+            z_here = np.asarray(np.take_along_axis(z, back, 1), np.float32)
+            step = np.asarray(np.take_along_axis(mean, back, 1), np.float32)
+            better = z_here > best_z
+            best_z[better] = z_here[better]
+            for name, value in (("step", step[better]), ("slope", slope), ("length", length)):
                 best[name][better] = value
             length *= 2
     return _segments(best_z, best, steps, there)
