@@ -124,6 +124,8 @@ def _vertical(channel: Image, known: NDArray[np.bool_], config: MasksConfig) -> 
     best: dict[str, NDArray[np.float32]] = {
         name: np.zeros(steps.shape, np.float32) for name in ("step", "slope", "length")
     }
+    doubled = [shortest << k for k in range(16) if shortest << k < rows]
+    lengths = [*doubled, rows]  # the last: seams through the whole section
     columns = np.arange(nx)
     for slope in _SLOPES:
         shift = np.rint(slope * (np.arange(rows) - rows / 2)).astype(np.intp)
@@ -132,8 +134,7 @@ def _vertical(channel: Image, known: NDArray[np.bool_], config: MasksConfig) -> 
         source = source.clip(0, nx - 1)
         aligned = np.where(inside, np.take_along_axis(steps, source, 1), 0)
         known_here = np.where(inside, np.take_along_axis(there, source, 1), 0)
-        length = shortest
-        while length <= rows:
+        for length in lengths:
             mean, t = _judge(aligned, known_here, length)
             # The longer the line, the fainter the step that stands out from tissue.
             least_step = config.seam_min_step * math.sqrt(shortest / length)
@@ -147,7 +148,6 @@ def _vertical(channel: Image, known: NDArray[np.bool_], config: MasksConfig) -> 
             best_z[better] = z_here[better]
             for name, value in (("step", step[better]), ("slope", slope), ("length", length)):
                 best[name][better] = value
-            length *= 2
     return _segments(best_z, best, steps, there)
 
 
