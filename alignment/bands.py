@@ -24,11 +24,25 @@ from alignment.errors import ShapeError
 Image = NDArray[np.float32]
 
 SIGNS = (1, -1)
-ANGLES = 16
-BOX_LENGTH_PX, BOX_WIDTH_PX = 33, 3
-"""Of the boxes, px of the level. Between two angles a box's end moves by half its width."""
-SEED, GROW = 0.55, 0.4
-"""Response that a band must reach somewhere, and all along."""
+BOX_WIDTH_PX = 3
+"""Of the boxes, px of the level; their lengths are below."""
+
+
+class _Boxes(NamedTuple):
+    """The boxes of one level, and the response that a band must have all along."""
+
+    length_px: int
+    angles: int
+    """Between two of them a box's end moves by half its width."""
+    grow: float
+
+
+FINEST, COARSER = _Boxes(65, 32, 0.35), _Boxes(33, 16, 0.45)
+"""At the finest level membranes and glia are as wide as narrow folds: only length tells them."""
+SEED = 1.4
+"""Response that a band must reach somewhere, over what it must have all along."""
+SHORTEST_PX = 80
+"""However small the image."""
 MIN_ELONGATION = 10.0
 """Least length over width: the lumen of a capillary has 7 to 9.6, a fold through a section 20."""
 LEAST_RUN = 0.5
@@ -37,7 +51,7 @@ MAX_OPPOSITE = 0.25
 """Stronger opposite evidence on one side tells of a wall between two things, not of a band."""
 SMALLEST_SIDE_PX = 48
 """A level below this has no room for a box and what is beside it."""
-LEAST_SHARE = 0.7
+LEAST_SHARE = 0.8
 """Of the shorter side: a band this long is long, in an image that is hardly longer than one."""
 
 
@@ -53,7 +67,7 @@ class Band(NamedTuple):
     width_px: float
     """Its area over its length."""
     strength: float
-    """Mean response along its axis, 0.4..1: 1 is a band without a gap in tissue without dark."""
+    """Mean response along its axis, over the least that it must have; 2.5 at most."""
 
 
 def find_bands(evidence: Image, *, min_length_px: float, max_width_px: float) -> list[Band]:
@@ -64,8 +78,8 @@ def find_bands(evidence: Image, *, min_length_px: float, max_width_px: float) ->
     evidence : float32 ndarray of shape (ny, nx)
         In -1..1: 1 is surely in a band, 0 ordinary tissue, -1 the opposite of a band.
     min_length_px : float
-        Shorter ones are tissue. 0.7 of the image's shorter side suffices, if that is less, but
-        nothing below two boxes.
+        Shorter ones are tissue. 0.8 of the image's shorter side suffices, if that is less, but
+        nothing below 80 px.
     max_width_px : float
         Widest band that is looked for.
 
@@ -97,10 +111,13 @@ def find_bands(evidence: Image, *, min_length_px: float, max_width_px: float) ->
     for level, shrunk in _octaves(evidence, max_width_px):
         # Texture inside a fold is averaged over the width that this level stands for.
         smooth = cv2.blur(shrunk, (BOX_WIDTH_PX, BOX_WIDTH_PX))
-        for sign, response, axis, core in zip(SIGNS, _responses(shrunk), axes, cores, strict=True):
-            if response.max() < GROW:
+        boxes = COARSER if level else FINEST
+        responses = _responses(shrunk, boxes)
+        for sign, response, axis, core in zip(SIGNS, responses, axes, cores, strict=True):
+            response /= boxes.grow
+            if response.max() < 1:
                 continue
-            near = cv2.dilate((response >= GROW).view(np.uint8), _disk(2))
+            near = cv2.dilate((response >= 1).view(np.uint8), _disk(2))
             here = ((sign * smooth >= 0.5) & (near > 0)).astype(np.float32)
             core |= (cv2.resize(here, size) if level else here) >= 0.5
             nearest = cv2.INTER_NEAREST
@@ -123,44 +140,50 @@ def _octaves(evidence: Image, max_width_px: float) -> Iterator[tuple[int, Image]
         yield level, np.asarray(shrunk, np.float32)
 
 
-def _responses(evidence: Image) -> tuple[Image, Image]:
+def _responses(evidence: Image, boxes: _Boxes) -> tuple[Image, Image]:
     """Return how much more evidence a box has than both its neighbours, at the best angle.
 
     The second result is the same for the opposite evidence.
     """
-    straight = _best_of_half(evidence)
-    turned = _best_of_half(np.ascontiguousarray(evidence.T))
+    straight = _best_of_half(evidence, boxes)
+    turned = _best_of_half(np.ascontiguousarray(evidence.T), boxes)
     both = (np.maximum(s, t.T) for s, t in zip(straight, turned, strict=True))
     positive, negative = both
     return positive, negative
 
 
-def _best_of_half(evidence: Image) -> tuple[Image, Image]:
+def _best_of_half(evidence: Image, boxes: _Boxes) -> tuple[Image, Image]:
     """Return `_responses` of boxes within 45 degrees of the rows."""
     positive, negative = (np.full(evidence.shape, -1.0, np.float32) for _ in range(2))
+    # Written into again and again: fresh arrays would take longer than the arithmetic.
+    high, low, value, spare = (np.empty_like(evidence) for _ in range(4))
     ny, nx = evidence.shape
     reach = 2 * BOX_WIDTH_PX  # two widths away across the angle, so that a margin is between
-    for slope in _slopes():
-        boxes = _box_means(evidence, slope)
+    for slope in _slopes(boxes.angles):
+        means = _box_means(evidence, slope, boxes.length_px)
         # Repeated beyond the border, a band along it looks like its own neighbour: it has no side.
-        wide = cv2.copyMakeBorder(boxes, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
+        wide = cv2.copyMakeBorder(means, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
         cosine = 1 / math.hypot(1, slope)
         dy, dx = round(reach * cosine), round(reach * slope * cosine)
         one, other = (
             wide[reach + y : reach + y + ny, reach + x : reach + x + nx]
             for y, x in ((-dy, dx), (dy, -dx))
         )
-        high, low = np.maximum(one, other), -np.minimum(one, other)
-        for best, box, like, unlike in (
-            (positive, boxes, high, low),
-            (negative, -boxes, low, high),
-        ):
-            value = box - np.maximum(like, 0) - np.maximum(unlike - MAX_OPPOSITE, 0)
+        np.maximum(one, other, out=high)
+        np.minimum(one, other, out=low)
+        np.negative(low, out=low)
+        for best, like, unlike in ((positive, high, low), (negative, low, high)):
+            np.maximum(like, 0, out=value)
+            np.subtract(means, value, out=value)
+            np.subtract(unlike, MAX_OPPOSITE, out=spare)
+            np.maximum(spare, 0, out=spare)
+            np.subtract(value, spare, out=value)
             np.maximum(best, value, out=best)
+            np.negative(means, out=means)
     return positive, negative
 
 
-def _box_means(image: Image, slope: float) -> Image:
+def _box_means(image: Image, slope: float, length_px: int) -> Image:
     """Return the means over boxes whose long side follows y = slope * x, \\|slope\\| <= 1.
 
     The image is sheared so that the boxes lie along its rows, where a running sum costs the same
@@ -175,7 +198,7 @@ def _box_means(image: Image, slope: float) -> Image:
     edge = cv2.BORDER_REPLICATE
     sheared = cv2.warpAffine(image, to_source, (nx, ny + 2 * pad), flags=flags, borderMode=edge)
     cosine = 1 / math.hypot(1, slope)
-    box = (_odd(BOX_LENGTH_PX * cosine), _odd(BOX_WIDTH_PX / cosine))
+    box = (_odd(length_px * cosine), _odd(BOX_WIDTH_PX / cosine))
     means = cv2.blur(sheared, box, borderType=edge)
     return np.asarray(cv2.warpAffine(means, back, (nx, ny), flags=flags), np.float32)
 
@@ -191,9 +214,9 @@ def _long_ones(
 
     `dark` is where the evidence itself is high; the cores of bands grow a little into it.
     """
-    in_small = max(LEAST_SHARE * min(axis.shape), 2 * BOX_LENGTH_PX)
+    in_small = max(LEAST_SHARE * min(axis.shape), SHORTEST_PX)
     least = min(min_length_px, in_small)
-    ridge = axis >= GROW
+    ridge = axis >= 1
     _, labels, stats, _ = cv2.connectedComponentsWithStats(ridge.view(np.uint8))
     reach = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
     reach[0] = 0  # the background's label
@@ -225,22 +248,22 @@ def _long_ones(
 
 def _without_twigs(core: NDArray[np.bool_], width_px: float) -> NDArray[np.bool_]:
     """Cut off what is joined to a band but does not run on: membranes, mitochondria beside it."""
-    pad = max(BOX_LENGTH_PX // 2, round(width_px / 8))
+    pad = max(COARSER.length_px // 2, round(width_px / 8))
     padded = np.pad(core.view(np.uint8), pad, mode="edge")  # so that the band runs on at the border
     if width_px >= 8:
         disk = _disk(round(width_px / 8))
         padded = np.asarray(cv2.morphologyEx(padded, cv2.MORPH_OPEN, disk), np.uint8)
     straight, turned = padded.astype(np.float32), np.ascontiguousarray(padded.T, np.float32)
     runs = np.zeros(padded.shape, np.bool_)
-    for slope in _slopes():
-        runs |= _box_means(straight, slope) >= LEAST_RUN
-        runs |= _box_means(turned, slope).T >= LEAST_RUN
+    for slope in _slopes(COARSER.angles):
+        runs |= _box_means(straight, slope, COARSER.length_px) >= LEAST_RUN
+        runs |= _box_means(turned, slope, COARSER.length_px).T >= LEAST_RUN
     return ((padded > 0) & runs)[pad:-pad, pad:-pad]
 
 
-def _slopes() -> list[float]:
+def _slopes(angles: int) -> list[float]:
     """Return the slopes of the boxes' long sides within 45 degrees of the rows."""
-    return [math.tan(math.pi * (i + 0.5) / ANGLES - math.pi / 4) for i in range(ANGLES // 2)]
+    return [math.tan(math.pi * (i + 0.5) / angles - math.pi / 4) for i in range(angles // 2)]
 
 
 def _dilated(area: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:

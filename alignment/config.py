@@ -80,7 +80,7 @@ class MasksConfig(Config):
     """Defects are grown by this much, px at `mip`."""
     band_min_length_px: Annotated[int, Field(ge=0, le=65_536)] = 512
     """Shorter dark or bright bands are tissue, not folds or cracks; px at `mip`. In a section so
-    small that it hardly holds one, 0.7 of its shorter side suffices. 0 looks for none."""
+    small that it hardly holds one, 0.8 of its shorter side suffices. 0 looks for none."""
     band_max_width_px: Px = 128
     """Widest fold or crack that is looked for, px at `mip`."""
     fold_contrast: Annotated[float, Field(ge=0.5, le=10.0)] = 1.5

@@ -41,7 +41,7 @@ class Tear(NamedTuple):
     length_px: float
     width_px: float
     contrast: float
-    """Distance of its median grey value from the local background, in spreads of the tissue."""
+    """Distance of its inner part's grey from the local background, in spreads of the tissue."""
     strength: float
     """How surely it is a band, 0.4..1."""
 
@@ -82,7 +82,8 @@ def find_tears(
         max_width_px=config.band_max_width_px / 2,
     ):
         is_dark = band.sign > 0
-        contrast = float(np.median((dark if is_dark else bright)[band.core]))
+        # Of its inner part: the rest is the band's edge, which is half tissue.
+        contrast = float(np.percentile((dark if is_dark else bright)[band.core], 75))
         if not is_dark and contrast < _LEAST_CRACK * config.crack_contrast:
             continue
         is_fold = is_dark and not _is_gap(band, image, black, background)
