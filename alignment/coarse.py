@@ -12,16 +12,18 @@ too, but never high ones, so a wrong place is refused rather than passed on.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.affines import Affine, affine_to_mip
+from alignment.affines import Affine, affine_to_mip, compose_affines
 from alignment.blockfit import Level
 from alignment.comparison import LEVELS, WORTH_REFINING, Comparison, between_views
 from alignment.config import CoarseConfig
+from alignment.mirrors import mirror
 from alignment.placement import PairAffine, StackSolution, fit_canvas, solve_stack
 from alignment.proposals import DECISIVE, Proposal, feature_search, rotation_search
 from alignment.views import Correlator, warped
@@ -29,6 +31,7 @@ from alignment.views import Correlator, warped
 __all__ = [
     "PairAffine",
     "StackSolution",
+    "estimate_mirrored_pair",
     "estimate_pair",
     "fit_canvas",
     "solve_stack",
@@ -75,7 +78,8 @@ def estimate_pair(
     the smaller section's tissue; if ``config.min_inliers`` blocks agree with it by themselves; and
     if it turns and stretches no more than the configuration allows.
 
-    Sections of opposite contrast are matched like others; mirrored ones are not found.
+    Sections of opposite contrast are matched like others; for mirrored ones see
+    `estimate_mirrored_pair`.
 
     Parameters
     ----------
@@ -121,6 +125,34 @@ def estimate_pair(
         return None
     method = best.proposal.method + (", inverted" if best.proposal.is_inverted else "")
     return PairAffine(affine_to_mip(best.matrix, -mip), score, best.inliers, method)
+
+
+def estimate_mirrored_pair(
+    fixed: NDArray[np.uint8],
+    moving: NDArray[np.uint8],
+    fixed_valid: NDArray[np.bool_],
+    moving_valid: NDArray[np.bool_],
+    config: CoarseConfig,
+    *,
+    mip: int,
+) -> PairAffine | None:
+    """Find where the tissue of one section lies in another that was taken the wrong side up.
+
+    The mirror image of the moving section is compared as by `estimate_pair`, which see; the affine
+    that is returned leads to the section as it is, so its determinant is negative.
+    """
+    found = estimate_pair(
+        fixed,
+        np.ascontiguousarray(moving[:, ::-1]),
+        fixed_valid,
+        np.ascontiguousarray(moving_valid[:, ::-1]),
+        config,
+        mip=mip,
+    )
+    if found is None:
+        return None
+    matrix = compose_affines(mirror(moving.shape[1] << mip), found.matrix)
+    return replace(found, matrix=matrix, method=found.method + ", mirrored")
 
 
 def _best_start(pair: Comparison, config: CoarseConfig) -> _Fit | None:

@@ -28,7 +28,7 @@ from alignment.report_data import (
     shown_sections,
 )
 from alignment.runs import Run, load
-from alignment.stages import inputs, knowntruth, matched
+from alignment.stages import inputs, knowntruth, matched, wholesections
 from alignment.stages.order import ORDER
 from alignment.stages.units import Pair, Phase, Record, Ref, Whole
 from storage import ledger
@@ -176,6 +176,7 @@ def gather(run: Run) -> ReportData:
         stages=_costs(run),
         truth=truth,
         notes=_notes(run),
+        findings=wholesections.findings(run.uri),
     )
 
 
