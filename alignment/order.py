@@ -49,10 +49,10 @@ _ROUNDS = 4
 _WEAK = 0.5  # steps of the profile: a link this much too weak may be no link
 _MOST_LINKS = 24  # weak links that are combined with each other
 _MOST_FINDINGS = 16
-_EQUAL_GAIN, _EQUAL_SHARE = 1.0, 0.05  # rearrangements that differ by less explain the same
+_EQUAL_GAIN = 1.0  # rearrangements that differ by less explain the same
 _WINDOW = 100  # sections fitted at once
 _ALIKE = 0.35  # of what separates neighbours: less separates two pictures of one section
-_SAME_GRAIN = 0.8
+_SAME_GRAIN = 0.9
 _LEAST_NEIGHBOURS = 4  # pairs that tell what is usual
 
 
@@ -84,7 +84,7 @@ def find_order_faults(likeness: Pairs, sections: Sequence[int]) -> list[Finding]
             break
         most = max(better.gain for better in all_better)
         # Of those that explain as much, the one that moves the fewest sections.
-        good = [b for b in all_better if b.gain >= most - max(_EQUAL_GAIN, _EQUAL_SHARE * most)]
+        good = [b for b in all_better if b.gain >= most - _EQUAL_GAIN]
         best = min(good, key=lambda b: (b.span, b.stop - b.start, -b.gain, b.order))
         found.append(stack.finding(best))
         stack.order = list(best.order)

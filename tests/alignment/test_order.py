@@ -29,9 +29,9 @@ class Tissue:
         if a == b:
             return Likeness(1.0, 1.0)
         a, b = min(a, b), max(a, b)
-        value = self.quality[a] * self.quality[b] * self.noise[a, b]
-        tissue = 0.5 * value * math.exp(-self.step * (b - a - 1)) + 0.02
-        return Likeness(min(float(tissue), 0.95), 0.1)
+        odds = self.quality[a] * self.quality[b] * self.noise[a, b]
+        odds *= 2 * math.exp(-self.step * (b - a))
+        return Likeness(float(odds / (1 + odds)), 0.1)
 
 
 def found_in(order, tissue=None, *, neighbours=NEIGHBOURS, missing=(), without=()):
