@@ -141,6 +141,9 @@ class CoarseConfig(Config):
     """Fewer blocks that agree than this is no match."""
     rigidity: Annotated[float, Field(ge=0.0)] = 0.1
     """Pull of each section towards a rigid transform; a trace (1e-3) always remains."""
+    mirrored: Literal["flip", "report"] = "flip"
+    """What is done with a section that lies the wrong side up: flip it back, or leave it as it is,
+    bridged by its neighbours. It is reported in both cases."""
 
 
 class MatchLevel(Config):

@@ -14,12 +14,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.findings import Finding
 from alignment.qc import CorrelationSummary, DistortionSummary, ResidualSummary
 from alignment.report_masks import DuplicatePair, MaskPicture
 
 SCHEMA_VERSION = 1
 SHOWN_SECTIONS = 64
 """Sections whose maps are drawn; `shown_sections` chooses them."""
+_TOLD = 8  # findings that are told in the verdict; the page has all
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,8 @@ class ReportData:
     """Neighbours that show the same."""
     notes: tuple[str, ...] = ()
     """Sentences that the reader must see beside the verdict."""
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with whole sections: their order, their side, their doubles."""
 
     @property
     def trusted(self) -> int:
@@ -247,10 +251,11 @@ def verdict(data: ReportData) -> Verdict:
     """Judge a run in plain words, which sort what to look at first and do not replace looking.
 
     "poor": a cell folded over, the median correlation fell, nothing could be measured, or over a
-    fifth of the sections is bridged. "look": a section is bridged or there twice, a pair lost more
-    than 0.02 of its mean correlation, a pair's mean lies more than 5 median absolute deviations (at
-    least 0.1) below the median pair, or a section is strained by over a quarter somewhere
-    (percentile 99). Otherwise "good".
+    fifth of the sections is bridged. "look": a section is bridged,
+    mirrored, out of order, there twice or without a link, a pair lost more than 0.02 of
+    its mean correlation, a pair's mean lies more than 5 median absolute deviations (at least 0.1)
+    below the median pair, or a section is strained by over a quarter somewhere (percentile 99).
+    Otherwise "good".
     """
     poor, look = _complaints(data)
     level: Literal["good", "look", "poor"] = "poor" if poor else "look" if look else "good"
@@ -293,6 +298,9 @@ def _complaints(data: ReportData) -> tuple[list[str], list[str]]:
         text = f"{_count(len(data.bridged), 'section')} bridged: z {_listed(data.bridged)}"
         (poor if grave else look).append(text)
     look += [pair.sentence for pair in data.duplicates[:8]]
+    look += [finding.sentence for finding in data.findings[:_TOLD]]
+    if len(data.findings) > _TOLD:
+        look.append(f"{_count(len(data.findings) - _TOLD, 'more section finding')} in the report")
     pairs = [p for p in data.pairs if p.before.count and p.after.count]
     for found, what in (
         ([p.z for p in pairs if p.after.mean < p.before.mean - 0.02], "worse than before"),
@@ -357,6 +365,8 @@ def qc_json(data: ReportData) -> dict[str, Any]:
                          retries}]
         truth            null, or {name, error, pairs [{z, fixed_z, error}], before}
         notes            [text]
+        findings         [{kind, sections [z], score, order [z], detail, sentence}], see
+                         `alignment.findings`
     """
     facts = asdict(data.facts)
     del facts["config_yaml"]
@@ -385,6 +395,7 @@ def qc_json(data: ReportData) -> dict[str, Any]:
         "stages": [asdict(stage) for stage in data.stages],
         "truth": None if data.truth is None else asdict(data.truth),
         "notes": data.notes,
+        "findings": [finding.as_dict() for finding in data.findings],
     }
     plain: dict[str, Any] = _plain(value)
     return plain

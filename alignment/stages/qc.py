@@ -28,7 +28,7 @@ from alignment.report_data import (
     shown_sections,
 )
 from alignment.runs import Run, load
-from alignment.stages import inputs, knowntruth, maskviews, matched
+from alignment.stages import inputs, knowntruth, maskviews, matched, wholesections
 from alignment.stages.order import ORDER
 from alignment.stages.units import Pair, Phase, Record, Ref, Whole
 from storage import ledger
@@ -180,6 +180,7 @@ def gather(run: Run) -> ReportData:
         ),
         duplicates=maskviews.duplicates(run),
         notes=_notes(run),
+        findings=wholesections.findings(run.uri),
     )
 
 
