@@ -52,6 +52,7 @@ class Matcher {
         moments_.resize(n_images);
         std::vector<std::array<int, 4>> bounds(n_images, {INT32_MAX, INT32_MAX, INT32_MIN, INT32_MIN});
         for (long i = 0; i < n_jobs; ++i) {
+            if (!has_tissue(jobs[i])) continue;
             auto& [y0, x0, y1, x1] = bounds[jobs[i].fixed];
             y0 = std::min(y0, int(jobs[i].wy)), y1 = std::max(y1, int(jobs[i].wy));
             x0 = std::min(x0, int(jobs[i].wx)), x1 = std::max(x1, int(jobs[i].wx));
@@ -65,6 +66,7 @@ class Matcher {
 
     void match(const Job& job, double* out) {
         std::fill(out, out + kFields, std::numeric_limits<double>::quiet_NaN());
+        if (!has_tissue(job)) return;
         Patch& templ = take(templates_, job.moving, job.ty, job.tx, &Matcher::open_template);
         const double floor = kFloor * templ.total;
         if (templ.total < least_ || !(templ.energy > floor)) return;
@@ -87,6 +89,7 @@ class Matcher {
     void surface(const Job& job, bool is_turned, float* out) {
         const float none = std::numeric_limits<float>::quiet_NaN();
         std::fill(out, out + size_t(s_.k) * s_.k, none);
+        if (!has_tissue(job)) return;
         Patch& templ = take(templates_, job.moving, job.ty, job.tx, &Matcher::open_template);
         if (templ.total < least_ || !(templ.energy > kFloor * templ.total)) return;
         Patch& window = take(windows_, job.fixed, job.wy, job.wx, &Matcher::open_window);
@@ -99,6 +102,13 @@ class Matcher {
     }
 
    private:
+    // Whether window and template lie in their images at all.
+    bool has_tissue(const Job& job) const {
+        const Image &f = images_[job.fixed], &m = images_[job.moving];
+        return job.wy + w_ > 0 && job.wx + w_ > 0 && job.wy < f.ny && job.wx < f.nx &&
+               job.ty + s_.t > 0 && job.tx + s_.t > 0 && job.ty < m.ny && job.tx < m.nx;
+    }
+
     // ------------------------------------------------------------ patches and their spectra
 
     Patch& take(std::list<Patch>& kept, int32_t image, int32_t y, int32_t x, void (Matcher::*open)(Patch&)) {
