@@ -7,6 +7,7 @@ left, those that compare it with its neighbours in the section, last the one tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntFlag
 
 import numpy as np
@@ -17,13 +18,11 @@ from scipy.sparse.csgraph import connected_components
 from alignment.bilinear import grid_points, interpolation
 from alignment.config import FilterConfig
 from alignment.errors import ShapeError
-from alignment.match import CHANNELS, local_median
+from alignment.match import CHANNELS
+from alignment.neighbourhood import deviation, expected, length, node_pairs
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-
-_RADIUS = 2  # nodes; wrong matches of overlapping templates come in clumps, 5 x 5 outvotes them
-_AROUND = ((0, 1), (1, 0), (1, 1), (1, -1))  # half of the 8 neighbours; the other half mirrors it
 
 
 class Reason(IntFlag):
@@ -97,7 +96,8 @@ def reject_outliers(
         _flag(reasons, matched & nodes, reason)
 
     shift = _where(matched & (reasons == 0), matches[:2])
-    _flag(reasons, _far_from_median(shift, config.max_median_deviation_px), Reason.MEDIAN)
+    with np.errstate(invalid="ignore"):
+        _flag(reasons, deviation(shift) > config.max_median_deviation_px, Reason.MEDIAN)
     shift = _where(reasons == 0, shift)
     _flag(reasons, _out_of_step(shift, spacing_px * config.max_strain), Reason.STRAIN)
     shift = _where(reasons == 0, shift)
@@ -145,13 +145,13 @@ def reject_cycles(
                 f"{name} must have the nodes of near {near.shape}, got {matches.shape}"
             )
     limit = config.max_cycle_px
-    broken = _length(cycle_error(near, link, far, spacing_px=spacing_px)) > limit
+    broken = length(cycle_error(near, link, far, spacing_px=spacing_px)) > limit
     replaced = (
-        (_expected(near), link, far),
-        (near, link, _expected(far)),
-        (near, _expected(link), far),
+        (expected(near[:2]), link, far),
+        (near, link, expected(far[:2])),
+        (near, expected(link[:2]), far),
     )
-    left = np.stack([_length(cycle_error(*three, spacing_px=spacing_px)) for three in replaced])
+    left = np.stack([length(cycle_error(*three, spacing_px=spacing_px)) for three in replaced])
     left = np.where(np.isnan(left), np.float32(np.inf), left)
     link_variance = _along(near, _variance(link)[np.newaxis], spacing_px)[0]
     variance = np.nan_to_num(np.stack([_variance(near), _variance(far), link_variance]))
@@ -184,6 +184,34 @@ def cycle_error(near: Floats, link: Floats, far: Floats, *, spacing_px: int) -> 
     return near[:2] + _along(near, link[:2], spacing_px) - far[:2]
 
 
+def cycle_lengths(
+    own: Mapping[int, Floats], links: Mapping[tuple[int, int], Floats], *, spacing_px: int
+) -> dict[int, Floats]:
+    """How far each match of a section is from the best agreeing way over a third section.
+
+    Parameters
+    ----------
+    own : mapping of int to float32 ndarray of shape (2 or more, ny, nx)
+        Matches of section z with z - d, by d.
+    links : mapping of (int, int) to float32 ndarray of shape (2 or more, ny, nx)
+        Matches of section z - near with z - far, by (near, far); those that there are.
+    spacing_px : int
+        Distance of the nodes, px at mip 0.
+
+    Returns
+    -------
+    dict of int to float32 ndarray of shape (ny, nx)
+        By d, the least length of a `cycle_error` that the match is part of as near or far, px at
+        mip 0; NaN where there is no cycle.
+    """
+    least = {d: np.full(matches.shape[1:], np.nan, np.float32) for d, matches in own.items()}
+    for (near, far), link in links.items():
+        error = length(cycle_error(own[near], link, own[far], spacing_px=spacing_px))
+        for d in (near, far):
+            least[d] = np.fmin(least[d], error)
+    return least
+
+
 def count_reasons(reasons: NDArray[np.uint16]) -> dict[str, int]:
     """Count the rejected matches by filter, each by the first filter that rejects it.
 
@@ -210,28 +238,6 @@ def _where(nodes: Bools, values: Floats) -> Floats:
     return np.where(nodes, values, np.float32(np.nan))
 
 
-def _length(vectors: Floats) -> Floats:
-    length: Floats = np.hypot(vectors[0], vectors[1])
-    return length
-
-
-def _expected(matches: Floats) -> Floats:
-    """Displacements that the neighbours of each node suggest; its own where it has none.
-
-    The median of the neighbours, each carried to the node along the local slope, which is the
-    median change between adjacent nodes: exact where the displacement is affine.
-    """
-    shift = matches[:2]
-    beyond = np.full_like(shift, np.nan)
-    changes = (
-        np.diff(shift, axis=1, append=beyond[:, :1]),
-        np.diff(shift, axis=2, append=beyond[:, :, :1]),
-    )
-    slope = np.nan_to_num(np.stack([local_median(change, _RADIUS) for change in changes]))
-    median = local_median(shift, _RADIUS, own=False, slope=slope)
-    return np.where(np.isnan(median), shift, median)
-
-
 def _along(near: Floats, values: Floats, spacing_px: int) -> Floats:
     """Values (c, ny, nx) of the nearer section where the matches of `near` end."""
     _, ny, nx = near.shape
@@ -248,17 +254,12 @@ def _variance(matches: Floats) -> Floats:
     return (matches[CHANNELS.index("cov_yy")] + matches[CHANNELS.index("cov_xx")]) / 2
 
 
-def _far_from_median(shift: Floats, limit_px: float) -> Bools:
-    with np.errstate(invalid="ignore"):
-        return _length(shift - _expected(shift)) > limit_px
-
-
 def _out_of_step(shift: Floats, limit_px: float) -> Bools:
     """Nodes that more than half of their neighbours contradict."""
     against = np.zeros(shift.shape[1:], np.int8)
     known = np.zeros(shift.shape[1:], np.int8)
-    for one, other, distance in _pairs(shift):
-        size = _length(shift[:, *one] - shift[:, *other])
+    for one, other, distance in node_pairs(shift.shape[1:]):
+        size = length(shift[:, *one] - shift[:, *other])
         for nodes in (one, other):
             known[nodes] += ~np.isnan(size)
             with np.errstate(invalid="ignore"):
@@ -270,25 +271,12 @@ def _component_sizes(shift: Floats, limit_px: float) -> NDArray[np.intp]:
     """Nodes in the island of each node; 1 where the node itself is unknown."""
     index = np.arange(shift[0].size).reshape(shift.shape[1:])
     links = []
-    for one, other, distance in _pairs(shift):
+    for one, other, distance in node_pairs(shift.shape[1:]):
         with np.errstate(invalid="ignore"):
-            in_step = _length(shift[:, *one] - shift[:, *other]) <= limit_px * distance
+            in_step = length(shift[:, *one] - shift[:, *other]) <= limit_px * distance
         links.append((index[one][in_step], index[other][in_step]))
     heads, tails = (np.concatenate(ends) for ends in zip(*links, strict=True))
     graph = coo_array((np.ones(heads.size, np.int8), (heads, tails)), (index.size, index.size))
     _, label = connected_components(graph, directed=False)
     sizes: NDArray[np.intp] = np.bincount(label)[label].reshape(index.shape)
     return sizes
-
-
-def _pairs(shift: Floats) -> list[tuple[tuple[slice, slice], tuple[slice, slice], float]]:
-    """All pairs of neighbouring nodes, by direction, and their distance in node spacings."""
-    ny, nx = shift.shape[1:]
-    return [
-        (
-            (slice(0, ny - dy), slice(max(-dx, 0), nx - max(dx, 0))),
-            (slice(dy, ny), slice(max(dx, 0), nx + min(dx, 0))),
-            float(np.hypot(dy, dx)),
-        )
-        for dy, dx in _AROUND
-    ]

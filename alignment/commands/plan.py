@@ -97,7 +97,7 @@ def plan(source: str, config: PipelineConfig) -> Plan:
     mips = match.mips
     counts = {
         "ingest": (nz, nz * per_section, sum(at(k) for k in range(levels))),
-        "masks": (nz, 2 * nz, 2 * at(config.masks.mip)),
+        "masks": (2 * nz - 1, 2 * nz, 2 * at(config.masks.mip)),
         "features": (nz * len(mips), nz * len(mips), 2 * sum(at(k) for k in mips)),
         "coarse": (nz * config.coarse.neighbours + 1, 1, nz * 48),
         "match": (

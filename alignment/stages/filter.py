@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.filter import count_reasons, reject_cycles, reject_outliers
+from alignment.confidence import RIGHT_PX, confidence
+from alignment.filter import count_reasons, cycle_lengths, reject_cycles, reject_outliers
 from alignment.match import CHANNELS, grid_spacing_px
 from alignment.runs import Run, load
 from alignment.stages import inputs
@@ -30,6 +31,16 @@ def phases(run: Run) -> Iterator[Phase]:
             fill_value=np.nan,
             dimension_names=("z", "channel", "y", "x"),
             attributes={"channels": list(CHANNELS), "unit": "px at mip 0"},
+        )
+        create_array(
+            run.uri,
+            f"confidence/{d}",
+            shape=(nz, ny, nx),
+            chunk=(1, ny, nx),
+            dtype="float32",
+            fill_value=np.nan,
+            dimension_names=("z", "y", "x"),
+            attributes={"about": f"probability that a trusted match is right to {RIGHT_PX:g} px"},
         )
         create_array(
             run.uri,
@@ -70,28 +81,32 @@ def judge_section(unit: Section, *, run_uri: str) -> Record:
     """Write the trusted matches of section z with its earlier neighbours."""
     run = load(run_uri)
     z = unit.z
+    spacing = grid_spacing_px(run.config.match)
     trusted, reasons = {}, {}
     for d, k in _own(run, z).items():
         trusted[d], reasons[d] = _judge(run, z, d, retry=k)
-    for near, far in _cycles(run, z):
-        link, _ = _judge(run, z - near, far - near)
-        spacing = grid_spacing_px(run.config.match)
+    links = {(near, far): _judge(run, z - near, far - near)[0] for near, far in _cycles(run, z)}
+    for (near, far), link in links.items():
         trusted[near], trusted[far], cycle_near, cycle_far = reject_cycles(
             trusted[near], link, trusted[far], spacing_px=spacing, config=run.config.filter
         )
         reasons[near] = reasons[near] | cycle_near
         reasons[far] = reasons[far] | cycle_far
+    cycle_px = cycle_lengths(trusted, links, spacing_px=spacing)
     record: Record = {"z": z, "pairs": {}, "bytes_read": 0, "bytes_written": 0}
     for d, matches in trusted.items():
+        sure = confidence(matches, spacing_px=spacing, cycle_px=cycle_px[d])
+        inputs.write_row(open_array(run_uri, f"confidence/{d}"), z, sure)
         digest = inputs.write_row(open_array(run_uri, f"trusted/{d}"), z, matches)
         inputs.write_row(open_array(run_uri, f"rejected/{d}"), z, reasons[d])
         record["pairs"][str(d)] = {
             "trusted": int(np.isfinite(matches[0]).sum()),
             "reasons": count_reasons(reasons[d]),
+            "right": round(float(np.nansum(sure)), 3),
             "sha256": digest,
         }
         record["bytes_read"] += int(matches.nbytes)
-        record["bytes_written"] += int(matches.nbytes + reasons[d].nbytes)
+        record["bytes_written"] += int(matches.nbytes + reasons[d].nbytes + sure.nbytes)
     return record
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.config import MatchConfig
+from alignment.errors import DataError
 from alignment.filter import reject_outliers
 from alignment.holes import boxes_around, untied_nodes
 from alignment.match import CHANNELS, Patch, grid_shape, grid_spacing_px, match_block
@@ -47,6 +48,12 @@ def phases(run: Run) -> Iterator[Phase]:
     """
     ny, nx = _grid(run)
     pairs = inputs.match_pairs(run)
+    if not pairs:
+        raise DataError(
+            f"of {run.shape[0]} sections, {len(inputs.present(run))} show enough tissue to be "
+            "matched, and it takes 2; look at `valid` and `defects`, or lower "
+            f"masks.min_valid_fraction={run.config.masks.min_valid_fraction:g}"
+        )
     blocks = [
         NodeBlock(z, d, i, j, min(i + BLOCK_NODES, ny), min(j + BLOCK_NODES, nx))
         for z, d in pairs

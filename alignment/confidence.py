@@ -1,0 +1,185 @@
+"""How sure a match is: the probability that it is right to within a pixel of mip 0.
+
+A logistic regression on statistics of the match and of its neighbourhood [1]_, then a monotone
+curve that makes the result a frequency (isotonic regression [2]_). Both were fitted on tissue whose
+displacement is known; ``confidence.json`` holds the numbers, what they were fitted on, and the
+command that made them.
+
+References
+----------
+.. [1] J. Platt, "Probabilistic outputs for support vector machines", Advances in Large Margin
+   Classifiers, 1999: a logistic curve makes a score a probability.
+.. [2] B. Zadrozny, C. Elkan, "Transforming classifier scores into accurate multiclass probability
+   estimates", KDD 2002.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.errors import ShapeError
+from alignment.match import CHANNELS, local_median
+from alignment.neighbourhood import RADIUS_NODES, deviation, known_neighbours, strain
+
+Floats = NDArray[np.float32]
+
+RIGHT_PX = 1.0
+"""A match nearer than this to the truth is right, px at mip 0."""
+
+STATISTICS = (
+    "score",
+    "rival",
+    "r_delta_5",
+    "r_delta_10",
+    "r_delta_15",
+    "sharpness",
+    "mirror",
+    "ridge",
+    "overlap",
+    "spread",
+    "deviation",
+    "roughness",
+    "strain",
+    "neighbours",
+    "cycle",
+    "cycles",
+    "open",
+)
+"""What the probability is made of; `statistics` says how each is had from a match."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The fitted numbers."""
+
+    bias: float
+    weights: dict[str, float]
+    """Of each of `STATISTICS`, in units of the logit."""
+    logits: tuple[float, ...]
+    """Ascending; knots of the monotone curve, linear between them and constant beyond."""
+    probabilities: tuple[float, ...]
+    """At the knots, ascending, 0..1."""
+    made_by: str = ""
+    """The command."""
+
+    def text(self) -> str:
+        """Return the file's text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+@cache
+def shipped_model() -> Model:
+    """Return the model that comes with the package."""
+    values = json.loads(files("alignment").joinpath("confidence.json").read_text("utf-8"))
+    values |= {name: tuple(values[name]) for name in ("logits", "probabilities")}
+    return Model(**values)
+
+
+def confidence(
+    matches: Floats,
+    *,
+    spacing_px: float,
+    cycle_px: Floats | None = None,
+    model: Model | None = None,
+) -> Floats:
+    """Return the probability that each match is right to within `RIGHT_PX`.
+
+    Parameters
+    ----------
+    matches : float32 ndarray of shape (len(CHANNELS), ny, nx)
+        Of one pair of sections; NaN where there is none.
+    spacing_px : float
+        Distance of the nodes, px at mip 0.
+    cycle_px : float32 ndarray of shape (ny, nx), optional
+        How far the match is from the way over a third section; NaN where there is none.
+    model : Model, optional
+        `shipped_model` by default.
+
+    Returns
+    -------
+    float32 ndarray of shape (ny, nx)
+        0..1; NaN where there is no match.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit.
+    """
+    used = model or shipped_model()
+    logit = np.tensordot(
+        [used.weights[name] for name in STATISTICS],
+        statistics(matches, spacing_px=spacing_px, cycle_px=cycle_px),
+        axes=1,
+    )
+    found = np.interp(logit + used.bias, used.logits, used.probabilities)
+    return np.where(np.isnan(matches[0]), np.float32(np.nan), found.astype(np.float32))
+
+
+def statistics(
+    matches: Floats, *, spacing_px: float, cycle_px: Floats | None = None
+) -> NDArray[np.float64]:
+    """Return what is known of each match, on scales on which a pixel of error is about a line.
+
+    Parameters
+    ----------
+    matches, spacing_px, cycle_px
+        As for `confidence`.
+
+    Returns
+    -------
+    float64 ndarray of shape (len(STATISTICS), ny, nx)
+        - score: its inverse hyperbolic tangent, on which a correlation's noise is the same at all
+          scores (Fisher).
+        - rival: second peak over best, 0 where there is none.
+        - r_delta_5, r_delta_10, r_delta_15, sharpness, mirror, overlap: as the channels.
+        - ridge: logarithm of tr^2 / (4 det), 0 where the peak is round.
+        - spread: logarithm of the standard deviation that the covariance gives, px.
+        - deviation: logarithm of the distance from what the neighbours suggest, px + 0.1.
+        - roughness: the same of the median distance over 5 x 5 nodes: how wrong matches are here.
+        - strain: logarithm of the median movement against the neighbours, px per px + 0.003.
+        - neighbours: share of the 5 x 5 nodes around that have a match.
+        - cycle: logarithm of the cycle error, px + 0.1; as `cycles` where there is none.
+        - cycles: the same of the median over 5 x 5 nodes; 0 where there is none.
+        - open: 1 where no cycle is near, else 0.
+    """
+    _check(matches, cycle_px)
+    channel = dict(zip(CHANNELS, matches.astype(np.float64), strict=True))
+    shift = matches[:2]
+    if cycle_px is None:
+        cycle_px = np.full(shift.shape[1:], np.nan, np.float32)
+    off = deviation(shift)
+    around = local_median(np.stack([off, cycle_px]), RADIUS_NODES)
+    cycles = np.log(around[1] + 0.1)
+    cycle = np.where(np.isnan(cycle_px), cycles, np.log(cycle_px + 0.1))
+    variance = (channel["cov_yy"] + channel["cov_xx"]) / 2
+    made = {
+        "score": np.arctanh(np.clip(channel["score"], 0, 0.995)),
+        "rival": 1 / np.maximum(channel["peak_ratio"], 1),
+        "sharpness": np.clip(channel["sharpness"], 0, 2),
+        "ridge": np.log(np.clip(channel["curvature_ratio"] / 4, 1, 100)),
+        "spread": np.log(np.clip(variance, 1e-4, 1e4)) / 2,
+        "deviation": np.log(off + 0.1),
+        "roughness": np.log(around[0] + 0.1),
+        "strain": np.log(np.nan_to_num(strain(shift, spacing_px), nan=1.0) + 0.003),
+        "neighbours": known_neighbours(shift),
+        "cycle": np.nan_to_num(cycle),
+        "cycles": np.nan_to_num(cycles),
+        "open": np.isnan(cycles).astype(np.float64),
+    }
+    return np.stack([made.get(name, channel.get(name, shift[0])) for name in STATISTICS])
+
+
+def _check(matches: Floats, cycle_px: Floats | None) -> None:
+    if matches.ndim != 3 or len(matches) != len(CHANNELS):
+        raise ShapeError(
+            f"matches must have shape ({len(CHANNELS)}, ny, nx), channels {', '.join(CHANNELS)}; "
+            f"got {matches.shape}"
+        )
+    if cycle_px is not None and cycle_px.shape != matches.shape[1:]:
+        raise ShapeError(f"cycle_px must have shape {matches.shape[1:]}, got {cycle_px.shape}")
