@@ -181,12 +181,14 @@ class MatchConfig(Config):
     )
     """Coarse to fine: each level centres its search on the answer of the one before."""
     refine: Annotated[tuple[MatchLevel, ...], Field(max_length=4)] = (
-        MatchLevel(mip=1, template_px=96, search_radius_px=6, node_spacing_px=16),
-        MatchLevel(mip=0, template_px=160, search_radius_px=8, node_spacing_px=32),
+        MatchLevel(mip=1, template_px=64, search_radius_px=6, node_spacing_px=16),
+        MatchLevel(mip=1, template_px=64, search_radius_px=6, node_spacing_px=16),
+        MatchLevel(mip=0, template_px=160, search_radius_px=6, node_spacing_px=32),
     )
     """Rounds after the levels, each against sections warped by the smoothed answer before it."""
     refine_smoothing_nodes: Annotated[float, Field(ge=0.5, le=8.0)] = 1.5
-    """Sigma of the Gaussian that smooths that answer."""
+    """Sigma of the Gaussian that smooths that answer where matches are uncertain; where they are
+    not, less than half of it."""
     min_overlap: Fraction = 0.3
     """Share of a template that must lie on valid tissue of both sections."""
 
