@@ -55,6 +55,13 @@ def test_gloom_is_underexposed():
     assert not reasons[120:].any()
 
 
+def test_gloom_that_is_flat_too_has_both_reasons():
+    grey = tissue()
+    grey[:100] = 0.04 * grey[:100] + 4
+    _, reasons = estimate_valid(as_image(grey), MasksConfig(grow_px=0))
+    assert (reasons[:80] == Defect.UNDEREXPOSED | Defect.FLAT).all()
+
+
 def test_dark_but_lively_tissue_is_not():
     grey = tissue()
     grey[:100] -= 70
