@@ -117,7 +117,7 @@ def examine_section(image: NDArray[np.uint8], config: MasksConfig) -> Examinatio
         for end in (dark, bright)
     )
     under, over = (_areas(area, config.min_object_px) for area in clipped)
-    gloom = dark_areas(mean, deviation, known & ~flat, config.underexposed_fraction)
+    gloom = dark_areas(mean, deviation, known, known & ~flat, config.underexposed_fraction)
     found = {
         Defect.NO_DATA: no_data,
         Defect.OUTSIDE: outside,
