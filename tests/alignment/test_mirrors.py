@@ -87,3 +87,11 @@ def test_solved_in_the_plain_frame_sections_end_up_as_they_really_are():
         np.testing.assert_allclose(there, frames[z], atol=1e-9)
     back = mirrored_again(np.array(frames), mirrored, WIDTH)
     np.testing.assert_allclose(back, places, atol=1e-9)
+
+
+def test_a_section_with_a_single_link_is_looked_at_as_well():
+    found = [(z, 1) for z in range(1, 12) if z != 5]
+    compared = [(z, d) for z in range(12) for d in (1, 2) if z >= d]
+    wanted = pairs_to_mirror(compared, found, range(12))
+    assert {(5, 1), (4, 2), (5, 2), (6, 2)} <= set(wanted)
+    assert (9, 2) not in wanted
