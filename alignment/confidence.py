@@ -23,7 +23,9 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.config import FilterConfig
 from alignment.errors import ShapeError
+from alignment.filter import Judged, Reason
 from alignment.match import CHANNELS, local_median
 from alignment.neighbourhood import RADIUS_NODES, deviation, known_neighbours, strain
 
@@ -119,6 +121,41 @@ def confidence(
     )
     found = np.interp(logit + used.bias, used.logits, used.probabilities)
     return np.where(np.isnan(matches[0]), np.float32(np.nan), found.astype(np.float32))
+
+
+def reject_unsure(
+    judged: Judged, *, spacing_px: float, config: FilterConfig, model: Model | None = None
+) -> tuple[Judged, Floats]:
+    """Reject the matches that are less sure than `min_confidence`, and say how sure the others are.
+
+    Parameters
+    ----------
+    judged : Judged
+        What the other filters leave of one pair of sections.
+    spacing_px : float
+        Distance of the nodes, px at mip 0.
+    config : FilterConfig
+        `min_confidence`.
+    model : Model, optional
+        `shipped_model` by default.
+
+    Returns
+    -------
+    judged : Judged
+        `Reason.CONFIDENCE` where rejected.
+    sure : float32 ndarray of shape (ny, nx)
+        The confidence of the matches that are left; NaN elsewhere.
+    """
+    sure = confidence(judged.matches, spacing_px=spacing_px, cycle_px=judged.cycle_px, model=model)
+    with np.errstate(invalid="ignore"):
+        unsure = sure < config.min_confidence
+    nan = np.float32(np.nan)
+    left = Judged(
+        np.where(unsure, nan, judged.matches),
+        judged.reasons | np.where(unsure, np.uint16(Reason.CONFIDENCE), np.uint16(0)),
+        np.where(unsure, nan, judged.cycle_px),
+    )
+    return left, np.where(unsure, nan, sure)
 
 
 def statistics(
