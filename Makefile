@@ -7,22 +7,25 @@ STAMP := $(VENV)/.installed
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test test-all check format bench bench-storage faults up down lock clean
+.PHONY: help install demo test test-all check format bench bench-match bench-storage faults up down lock clean
 
 help:
 	@echo "make demo [DATA=path] [SET=stage.name=value]  align sample sections (or your own) end to end, and show where the result is"
 	@echo "make test              the tests; make test-all adds the slow ones"
 	@echo "make check             ruff, mypy, import-linter, codespell;  make format  mends what it can"
-	@echo "make bench             the benchmarks;  make bench-storage  the table of docs/performance.md;  make up | down  the embedded platform"
+	@echo "make bench             the benchmarks;  make bench-match, bench-storage  the tables of docs/performance.md;  make up | down  the embedded platform"
 
 KERNEL := $(wildcard alignment/native/*.cpp alignment/native/*.hpp) alignment/native/build.py
 
 install: $(VENV)/.kernel
 
+# Installed only where there is no C++ compiler: 0.4 GB, so not part of requirements.lock.
+ZIG := ziglang==0.17.1
+
 # The kernel of matching. Without a C++ compiler, the one that the ziglang wheel holds.
 $(VENV)/.kernel: $(STAMP) $(KERNEL)
 	@command -v "$${CXX:-c++}" >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || command -v clang++ >/dev/null 2>&1 \
-	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check "ziglang>=0.15"
+	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$(ZIG)"
 	@$(BIN)/python -m alignment.native.build
 	@touch $@
 
@@ -56,6 +59,9 @@ format: install
 
 bench: install
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+bench-match: install
+	@$(BIN)/python -m tests.benchmarks.match.table
 
 bench-storage: install
 	@$(BIN)/python -m tests.benchmarks.storage.table

@@ -12,21 +12,30 @@ too, but never high ones, so a wrong place is refused rather than passed on.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.affines import Affine, affine_to_mip, compose_affines, invert_affine
-from alignment.blockfit import Level, refine
+from alignment.affines import Affine, affine_to_mip, compose_affines
+from alignment.blockfit import Level
+from alignment.comparison import LEVELS, WORTH_REFINING, Comparison, between_views
 from alignment.config import CoarseConfig
-from alignment.errors import ShapeError
+from alignment.mirrors import mirror
 from alignment.placement import PairAffine, StackSolution, fit_canvas, solve_stack
 from alignment.proposals import DECISIVE, Proposal, feature_search, rotation_search
-from alignment.views import Correlator, View, make_view, warped
+from alignment.views import Correlator, warped
 
-__all__ = ["PairAffine", "StackSolution", "estimate_pair", "fit_canvas", "solve_stack"]
+__all__ = [
+    "PairAffine",
+    "StackSolution",
+    "estimate_mirrored_pair",
+    "estimate_pair",
+    "fit_canvas",
+    "solve_stack",
+]
 
 MIN_SIGNIFICANCE = 8.0
 """Least peak over noise, in standard deviations, of a place that is believed.
@@ -38,13 +47,6 @@ conditions reached 7.5. Of 75 pairs of true neighbours out of five stacks, turne
 MIN_SIDE_PX = 64
 """Sections with a shorter side than this, where they are compared, hold too little to compare."""
 
-_LEVELS = (
-    Level(144, 7.0, 24, 8, is_affine=False),
-    Level(384, 10.0, 48, 12, is_affine=True),
-    Level(1024, 12.0, 64, 12, is_affine=True),
-)
-_SIGMA_FINE_PX = 1.5
-_WORTH_REFINING = 1.2  # a level must be this much finer than the one before
 _FEATURE_BAND = (640, 2.0, 24.0)  # side, sigma fine and coarse, px: features choose their own scale
 
 _HERE_PX = 3  # a peak this near is the peak of the place itself
@@ -57,34 +59,6 @@ class _Fit(NamedTuple):
     """Takes px of the fixed section to px of the moving one, at the mip of the images."""
     inliers: int
     proposal: Proposal
-
-
-class _Comparison:
-    """Two sections, at whatever resolution and band is asked for."""
-
-    def __init__(
-        self,
-        fixed: tuple[NDArray[np.uint8], NDArray[np.bool_]],
-        moving: tuple[NDArray[np.uint8], NDArray[np.bool_]],
-    ) -> None:
-        self._sections = fixed, moving
-        self._views: dict[tuple[int, float, float], tuple[View, View]] = {}
-
-    def views(self, side_px: int, fine_px: float, coarse_px: float) -> tuple[View, View]:
-        """Return the fixed and the moving view."""
-        key = side_px, fine_px, coarse_px
-        if key not in self._views:
-            fixed, moving = (
-                make_view(*s, side_px=side_px, sigma_fine_px=fine_px, sigma_coarse_px=coarse_px)
-                for s in self._sections
-            )
-            self._views[key] = fixed, moving
-        return self._views[key]
-
-    def level(self, level: Level, *, is_inverted: bool) -> tuple[View, View]:
-        """Return the views of a level, in like contrast."""
-        fixed, moving = self.views(level.side_px, _SIGMA_FINE_PX, level.sigma_coarse_px)
-        return fixed, moving._replace(image=-moving.image) if is_inverted else moving
 
 
 def estimate_pair(
@@ -104,7 +78,8 @@ def estimate_pair(
     the smaller section's tissue; if ``config.min_inliers`` blocks agree with it by themselves; and
     if it turns and stretches no more than the configuration allows.
 
-    Sections of opposite contrast are matched like others; mirrored ones are not found.
+    Sections of opposite contrast are matched like others; for mirrored ones see
+    `estimate_mirrored_pair`.
 
     Parameters
     ----------
@@ -133,38 +108,64 @@ def estimate_pair(
     -----
     Deterministic: the only random choice, of feature pairs, is seeded.
     """
-    _check("fixed", fixed, fixed_valid)
-    _check("moving", moving, moving_valid)
+    pair = Comparison((fixed, fixed_valid), (moving, moving_valid))
     if min(*fixed.shape, *moving.shape) < MIN_SIDE_PX:
         return None
-    pair = _Comparison((fixed, fixed_valid), (moving, moving_valid))
-    start = pair.level(_LEVELS[0], is_inverted=False)
+    start = pair.level(LEVELS[0], is_inverted=False)
     if not all(view.image.any() for view in start):
         return None
     best = _best_start(pair, config)
-    for coarser, level in pairwise(_LEVELS):
-        if best is not None and max(fixed.shape) > _WORTH_REFINING * coarser.side_px:
+    for coarser, level in pairwise(LEVELS):
+        if best is not None and pair.side_px > WORTH_REFINING * coarser.side_px:
             best = _refined(pair, best.proposal, best.matrix, level)
     if best is None or best.inliers < config.min_inliers or not _is_allowed(best.matrix, config):
         return None
-    score = _correlation(pair, best)
+    score = pair.correlation(best.matrix, LEVELS[0], is_inverted=best.proposal.is_inverted)
     if score <= 0 or _significance(pair, best) < MIN_SIGNIFICANCE:
         return None
     method = best.proposal.method + (", inverted" if best.proposal.is_inverted else "")
     return PairAffine(affine_to_mip(best.matrix, -mip), score, best.inliers, method)
 
 
-def _best_start(pair: _Comparison, config: CoarseConfig) -> _Fit | None:
+def estimate_mirrored_pair(
+    fixed: NDArray[np.uint8],
+    moving: NDArray[np.uint8],
+    fixed_valid: NDArray[np.bool_],
+    moving_valid: NDArray[np.bool_],
+    config: CoarseConfig,
+    *,
+    mip: int,
+) -> PairAffine | None:
+    """Find where the tissue of one section lies in another that was taken the wrong side up.
+
+    The mirror image of the moving section is compared as by `estimate_pair`, which see; the affine
+    that is returned leads to the section as it is, so its determinant is negative.
+    """
+    found = estimate_pair(
+        fixed,
+        np.ascontiguousarray(moving[:, ::-1]),
+        fixed_valid,
+        np.ascontiguousarray(moving_valid[:, ::-1]),
+        config,
+        mip=mip,
+    )
+    if found is None:
+        return None
+    matrix = compose_affines(mirror(moving.shape[1] << mip), found.matrix)
+    return replace(found, matrix=matrix, method=found.method + ", mirrored")
+
+
+def _best_start(pair: Comparison, config: CoarseConfig) -> _Fit | None:
     """Return the most significant of all proposals, refined at the coarsest level."""
     fits: list[tuple[float, _Fit]] = []
 
     def weigh(proposals: list[Proposal]) -> None:
         for proposal in proposals:
-            fit = _refined(pair, proposal, proposal.matrix, _LEVELS[0])
+            fit = _refined(pair, proposal, proposal.matrix, LEVELS[0])
             if fit is not None and _is_allowed(fit.matrix, config):
                 fits.append((_significance(pair, fit), fit))
 
-    views = pair.level(_LEVELS[0], is_inverted=False)
+    views = pair.level(LEVELS[0], is_inverted=False)
     weigh(rotation_search(*views, max_rotation_deg=config.max_rotation_deg))
     if max((significance for significance, _ in fits), default=0.0) < DECISIVE:
         weigh(
@@ -177,22 +178,9 @@ def _best_start(pair: _Comparison, config: CoarseConfig) -> _Fit | None:
     return max(fits, key=lambda weighed: weighed[0])[1] if fits else None
 
 
-def _refined(pair: _Comparison, proposal: Proposal, matrix: Affine, level: Level) -> _Fit | None:
-    """Refine a place at one level; None if too little tissue overlaps there."""
-    fixed, moving = pair.level(level, is_inverted=proposal.is_inverted)
-    found = refine(fixed, moving, _between_views(matrix, fixed, moving), level)
-    if found is None:
-        return None
-    between, inliers = found
-    matrix = compose_affines(between, fixed.from_section)
-    return _Fit(compose_affines(invert_affine(moving.from_section), matrix), inliers, proposal)
-
-
-def _between_views(matrix: Affine, fixed: View, moving: View) -> Affine:
-    """Express an affine between sections in px of their views."""
-    return compose_affines(
-        moving.from_section, compose_affines(matrix, invert_affine(fixed.from_section))
-    )
+def _refined(pair: Comparison, proposal: Proposal, matrix: Affine, level: Level) -> _Fit | None:
+    found = pair.refined(matrix, level, is_inverted=proposal.is_inverted)
+    return None if found is None else _Fit(*found, proposal)
 
 
 def _is_allowed(matrix: Affine, config: CoarseConfig) -> bool:
@@ -206,39 +194,12 @@ def _is_allowed(matrix: Affine, config: CoarseConfig) -> bool:
     )
 
 
-def _significance(pair: _Comparison, fit: _Fit) -> float:
+def _significance(pair: Comparison, fit: _Fit) -> float:
     """Return the correlation at a place, in standard deviations of the correlation elsewhere."""
-    fixed, moving = pair.level(_LEVELS[0], is_inverted=fit.proposal.is_inverted)
+    fixed, moving = pair.level(LEVELS[0], is_inverted=fit.proposal.is_inverted)
     shape = fixed.image.shape
-    image, covered = warped(moving, _between_views(fit.matrix, fixed, moving), shape)
+    image, covered = warped(moving, between_views(fit.matrix, fixed, moving), shape)
     correlator = Correlator(fixed, shape)
     surface = correlator(image, covered, float(np.count_nonzero(moving.valid)))
     here = np.roll(surface, (_HERE_PX, _HERE_PX), axis=(0, 1))
     return float(here[: 2 * _HERE_PX + 1, : 2 * _HERE_PX + 1].max())
-
-
-def _correlation(pair: _Comparison, fit: _Fit) -> float:
-    """Return the masked zero-normalised cross-correlation at a place, -1..1."""
-    fixed, moving = pair.level(_LEVELS[0], is_inverted=fit.proposal.is_inverted)
-    matrix = _between_views(fit.matrix, fixed, moving)
-    image, covered = warped(moving, matrix, fixed.image.shape)
-    both = fixed.valid & (covered > 0.99)
-    if not both.any():
-        return 0.0
-    a, b = (v[both].astype(np.float64) for v in (fixed.image, image))
-    a, b = a - a.mean(), b - b.mean()
-    energy = math.sqrt(float(np.square(a).sum() * np.square(b).sum()))
-    return float((a * b).sum()) / energy if energy > 0 else 0.0
-
-
-def _check(name: str, image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
-    if image.ndim != 2 or image.dtype != np.uint8:
-        raise ShapeError(
-            f"{name} must be a uint8 image (y, x), got {image.dtype} of shape {image.shape}; pass "
-            "one section at a time, scaled to 0..255"
-        )
-    if valid.shape != image.shape or valid.dtype != np.bool_:
-        raise ShapeError(
-            f"{name}_valid must be a bool array of the image's shape {image.shape}, "
-            f"got {valid.dtype} of shape {valid.shape}"
-        )

@@ -78,6 +78,30 @@ class MasksConfig(Config):
     """A section with less valid tissue than this is treated as missing and bridged."""
     grow_px: Annotated[int, Field(ge=0, le=1024)] = 4
     """Defects are grown by this much, px at `mip`."""
+    band_min_length_px: Annotated[int, Field(ge=0, le=65_536)] = 512
+    """Shorter dark or bright bands are tissue, not folds or cracks; px at `mip`. In a section so
+    small that it hardly holds one, 0.8 of its shorter side suffices. 0 looks for none."""
+    band_max_width_px: Px = 128
+    """Widest fold or crack that is looked for, px at `mip`."""
+    fold_contrast: Annotated[float, Field(ge=0.5, le=10.0)] = 1.5
+    """A fold lies this many spreads (median - percentile 10) below the local median. Raise it where
+    dark tissue is taken for folds."""
+    crack_contrast: Annotated[float, Field(ge=0.5, le=10.0)] = 2.0
+    """A bright crack lies this many spreads (percentile 90 - median) above the local median."""
+    seam_min_length_px: Annotated[int, Field(ge=0, le=65_536)] = 384
+    """Shorter straight steps along an axis are tissue, not seams of tiles; px at `mip`. 0 looks for
+    none."""
+    seam_min_step: Annotated[float, Field(gt=0.0, le=1.0)] = 0.35
+    """Least step of grey, in spreads (percentile 90 - 10), of a seam of that length; a seam four
+    times as long may be half as strong."""
+    seam_width_px: Annotated[int, Field(ge=1, le=255)] = 3
+    """Width of the strip that is masked along a seam before it is grown, px at `mip`."""
+    clipped_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Where more than this share of a window of 31 px lies at or beyond `saturated_low` or
+    `saturated_high`, tissue is under- or over-exposed; 1 turns it off."""
+    underexposed_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
+    """Windows darker than this share of the section's median, with less than half of its contrast,
+    are under-exposed; 0 turns it off."""
 
 
 class FeaturesConfig(Config):
@@ -117,6 +141,9 @@ class CoarseConfig(Config):
     """Fewer blocks that agree than this is no match."""
     rigidity: Annotated[float, Field(ge=0.0)] = 0.1
     """Pull of each section towards a rigid transform; a trace (1e-3) always remains."""
+    mirrored: Literal["flip", "report"] = "flip"
+    """What is done with a section that lies the wrong side up: flip it back, or leave it as it is,
+    bridged by its neighbours. It is reported in both cases."""
 
 
 class MatchLevel(Config):
@@ -154,12 +181,14 @@ class MatchConfig(Config):
     )
     """Coarse to fine: each level centres its search on the answer of the one before."""
     refine: Annotated[tuple[MatchLevel, ...], Field(max_length=4)] = (
-        MatchLevel(mip=1, template_px=96, search_radius_px=6, node_spacing_px=16),
-        MatchLevel(mip=0, template_px=160, search_radius_px=8, node_spacing_px=32),
+        MatchLevel(mip=1, template_px=64, search_radius_px=6, node_spacing_px=16),
+        MatchLevel(mip=1, template_px=64, search_radius_px=6, node_spacing_px=16),
+        MatchLevel(mip=0, template_px=160, search_radius_px=6, node_spacing_px=32),
     )
     """Rounds after the levels, each against sections warped by the smoothed answer before it."""
     refine_smoothing_nodes: Annotated[float, Field(ge=0.5, le=8.0)] = 1.5
-    """Sigma of the Gaussian that smooths that answer."""
+    """Sigma of the Gaussian that smooths that answer where matches are uncertain; where they are
+    not, less than half of it."""
     min_overlap: Fraction = 0.3
     """Share of a template that must lie on valid tissue of both sections."""
 

@@ -40,6 +40,7 @@ LARGEST = 2047
 MAX_TEMPLATE_PX = 512
 """With larger ones the sums of 32 bits would overflow."""
 _ALIGNMENT_PX = 32  # of a transform's size: two of the widest vectors
+_CHUNK_PX = 2**18  # rounded at a time
 _BATCH = 32  # of numpy's way: patches whose transforms fit the second-level cache
 
 Weights = Literal["tent", "box"]
@@ -82,9 +83,14 @@ class FeatureImage:
                 "a feature image needs features and valid of one shape (y, x), got "
                 f"{features.shape} and {valid.shape}"
             )
-        steps = np.where(valid, features, np.float32(0)) * np.float32(1 / STEP)
-        np.clip(np.rint(steps, out=steps), -LARGEST, LARGEST, out=steps)
-        return cls(steps.astype(np.int16), np.ascontiguousarray(valid, np.uint8))
+        grey = np.zeros(features.shape, np.int16)
+        rows = max(1, _CHUNK_PX // max(features.shape[1], 1))
+        for first in range(0, len(features), rows):  # all at once would need three copies
+            part = slice(first, first + rows)
+            steps = features[part] * np.float32(1 / STEP)
+            np.clip(np.rint(steps, out=steps), -LARGEST, LARGEST, out=steps)
+            np.copyto(grey[part], steps, where=valid[part], casting="unsafe")
+        return cls(grey, np.ascontiguousarray(valid, np.uint8))
 
 
 def transform_px(window_px: int) -> int:

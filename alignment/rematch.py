@@ -36,6 +36,11 @@ REACH_SIGMAS = 3.0
 LEAST_WEIGHT = 0.05
 """Share of a Gaussian's weight on matched nodes below which the wider one takes over."""
 
+NARROW = 0.45
+"""A second Gaussian, this much narrower, keeps detail where matches are precise."""
+NOISE_LEFT = 0.4
+"""Share of a match's variance that the difference of the two fits still has."""
+
 _MEDIAN_NODES = 2  # radius of the neighbourhood that outliers are judged by
 _LEAST_SCORE = 0.2  # a fainter match does not guide
 _OUTLIER_STRAIN = 0.06  # per node spacing: a match this far out of line counts a half
@@ -126,10 +131,27 @@ def smooth_guide(matches: Floats, sigma_nodes: float, *, spacing_px: int) -> Fie
     weight = np.nan_to_num(1 / (1 + np.square(np.square(apart)))).astype(np.float32)
     shifts = np.nan_to_num(shifts)
     near, near_weight = _local_affine(shifts, weight, sigma_nodes)
+    sharp, _ = _local_affine(shifts, weight, NARROW * sigma_nodes)
+    near += _signal(sharp - near, _variance(matches), weight, sigma_nodes) * (sharp - near)
     far, far_weight = _local_mean(shifts, weight, FAR_SIGMAS * sigma_nodes)
     share = np.minimum(near_weight / LEAST_WEIGHT, 1)
     guide = share * near + (1 - share) * np.where(far_weight > 0, far, 0)
     return np.asarray(guide, np.float32)
+
+
+def _variance(matches: Floats) -> Floats:
+    """Mean variance of dy and dx, px^2; 0 where there is no match."""
+    yy, xx = (matches[CHANNELS.index(name)] for name in ("cov_yy", "cov_xx"))
+    return np.nan_to_num((yy + xx) / 2)
+
+
+def _signal(detail: Floats, variance: Floats, weight: Floats, sigma: float) -> Floats:
+    """Share (ny, nx) of the detail's energy that the matches' noise does not account for."""
+    (gauss, *_), around = _moments(sigma)
+    total = np.maximum(around(weight, gauss, gauss), np.float32(1e-12))
+    energy = around(weight * np.square(detail).mean(0), gauss, gauss) / total
+    noise = NOISE_LEFT * around(weight * variance, gauss, gauss) / total
+    return np.clip(1 - noise / np.maximum(energy, np.float32(1e-12)), 0, 1)
 
 
 def _expected(shifts: Floats) -> Floats:

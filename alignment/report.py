@@ -19,7 +19,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from alignment import figures
+from alignment import figures, report_masks
 from alignment.qc import DistortionSummary, ResidualSummary
 from alignment.report_data import (
     FilterCount,
@@ -38,9 +38,12 @@ from alignment.report_data import (
     shown_sections,
     verdict,
 )
+from alignment.report_masks import DuplicatePair, MaskCard, MaskPicture
 
 __all__ = [
+    "DuplicatePair",
     "FilterCount",
+    "MaskPicture",
     "PairRow",
     "ReportData",
     "Reslice",
@@ -87,9 +90,11 @@ def build_report(data: ReportData) -> str:
             data.sections, lambda s: -s.distortion.strain_p99 if s.distortion else 0.0
         ),
         remarks=_most_telling(
-            [s for s in data.sections if s.reason or s.state == "bridged"],
+            [s for s in data.sections if s.reason or s.remarks or s.state == "bridged"],
             lambda s: s.valid_fraction,
         ),
+        mask_columns=report_masks.columns([s.defects for s in data.sections]),
+        mask_cards=[_mask_card(data, picture) for picture in data.masks],
         maps=_maps(data),
         worst=[_worst_card(place) for place in data.worst[:SHOWN_PLACES]],
         reslices=[_reslice(cut) for cut in data.reslices],
@@ -266,6 +271,11 @@ def _maps(data: ReportData) -> _Maps:
 def _high(maps: Sequence[NDArray[Any]]) -> float:
     known = np.concatenate([m[np.isfinite(m)].ravel() for m in maps] or [np.zeros(0)])
     return max(float(np.percentile(known, 99)) if known.size else 1.0, 0.1)
+
+
+def _mask_card(data: ReportData, picture: MaskPicture) -> MaskCard:
+    section = next(s for s in data.sections if s.z == picture.z)
+    return report_masks.card(picture, section.name, section.defects)
 
 
 class _WorstCard(NamedTuple):

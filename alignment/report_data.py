@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.findings import Finding
 from alignment.qc import CorrelationSummary, DistortionSummary, ResidualSummary
+from alignment.report_masks import DuplicatePair, MaskPicture
 
 SCHEMA_VERSION = 1
 SHOWN_SECTIONS = 64
 """Sections whose maps are drawn; `shown_sections` chooses them."""
+_TOLD = 8  # findings that are told in the verdict; the page has all
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,10 @@ class SectionRow:
     reason: str = ""
     """Why parts are masked or the section is bridged; empty if nothing is to be said."""
     distortion: DistortionSummary | None = None
+    defects: Mapping[str, float] = field(default_factory=dict)
+    """Name of each `alignment.defects.Defect` to the share of the section that it takes."""
+    remarks: tuple[str, ...] = ()
+    """What else was found: folds, cracks and seams one by one, why it could not be read."""
 
 
 @dataclass(frozen=True)
@@ -194,8 +201,14 @@ class ReportData:
     reslices: tuple[Reslice, ...] = ()
     stages: tuple[StageCost, ...] = ()
     truth: Truth | None = None
+    masks: tuple[MaskPicture, ...] = ()
+    """Sections with their masks, the worst first."""
+    duplicates: tuple[DuplicatePair, ...] = ()
+    """Neighbours that show the same."""
     notes: tuple[str, ...] = ()
     """Sentences that the reader must see beside the verdict."""
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with whole sections: their order, their side, their doubles."""
 
     @property
     def trusted(self) -> int:
@@ -238,7 +251,8 @@ def verdict(data: ReportData) -> Verdict:
     """Judge a run in plain words, which sort what to look at first and do not replace looking.
 
     "poor": a cell folded over, the median correlation fell, nothing could be measured, or over a
-    fifth of the sections is bridged. "look": a section is bridged, a pair lost more than 0.02 of
+    fifth of the sections is bridged. "look": a section is bridged,
+    mirrored, out of order, there twice or without a link, a pair lost more than 0.02 of
     its mean correlation, a pair's mean lies more than 5 median absolute deviations (at least 0.1)
     below the median pair, or a section is strained by over a quarter somewhere (percentile 99).
     Otherwise "good".
@@ -283,6 +297,10 @@ def _complaints(data: ReportData) -> tuple[list[str], list[str]]:
         grave = len(data.bridged) > len(data.sections) / 5
         text = f"{_count(len(data.bridged), 'section')} bridged: z {_listed(data.bridged)}"
         (poor if grave else look).append(text)
+    look += [pair.sentence for pair in data.duplicates[:8]]
+    look += [finding.sentence for finding in data.findings[:_TOLD]]
+    if len(data.findings) > _TOLD:
+        look.append(f"{_count(len(data.findings) - _TOLD, 'more section finding')} in the report")
     pairs = [p for p in data.pairs if p.before.count and p.after.count]
     for found, what in (
         ([p.z for p in pairs if p.after.mean < p.before.mean - 0.02], "worse than before"),
@@ -338,13 +356,17 @@ def qc_json(data: ReportData) -> dict[str, Any]:
         residual         summary over all trusted matches
         pairs            [{z, fixed_z, before, after, residual}]
         sections         [{z, name, state "aligned" | "bridged", valid_fraction, reason,
-                         distortion}]
+                         distortion, defects {name: share}, remarks [text]}]
+        duplicates       [{z, fixed_z, kind "exposure" | "tissue", structure, grain, name,
+                         fixed_name}]
         matches          measured, rejected {filter: count}, trusted
         worst            [{z, fixed_z, y, x, before, after}], the worst first
         stages           [{name, seconds, bytes_read, bytes_written, units, planned_seconds,
                          retries}]
         truth            null, or {name, error, pairs [{z, fixed_z, error}], before}
         notes            [text]
+        findings         [{kind, sections [z], score, order [z], detail, sentence}], see
+                         `alignment.findings`
     """
     facts = asdict(data.facts)
     del facts["config_yaml"]
@@ -360,6 +382,7 @@ def qc_json(data: ReportData) -> dict[str, Any]:
         "residual": asdict(data.residual),
         "pairs": [asdict(pair) for pair in data.pairs],
         "sections": [asdict(section) for section in data.sections],
+        "duplicates": [asdict(pair) for pair in data.duplicates],
         "matches": {
             "measured": data.matches,
             "rejected": {f.name: f.rejected for f in data.filters},
@@ -372,6 +395,7 @@ def qc_json(data: ReportData) -> dict[str, Any]:
         "stages": [asdict(stage) for stage in data.stages],
         "truth": None if data.truth is None else asdict(data.truth),
         "notes": data.notes,
+        "findings": [finding.as_dict() for finding in data.findings],
     }
     plain: dict[str, Any] = _plain(value)
     return plain

@@ -17,7 +17,7 @@ MAX_UNITS_PER_STAGE = 100_000
 """A Dask graph beyond this stalls its scheduler; slabs of sections come first."""
 CORE_S_PER_MPX = {
     "ingest": 0.12,
-    "masks": 0.05,
+    "masks": 0.12,
     "features": 0.24,
     "coarse": 1.0,
     "match": 4.5,
@@ -97,7 +97,7 @@ def plan(source: str, config: PipelineConfig) -> Plan:
     mips = match.mips
     counts = {
         "ingest": (nz, nz * per_section, sum(at(k) for k in range(levels))),
-        "masks": (nz, 2 * nz, 2 * at(config.masks.mip)),
+        "masks": (2 * nz - 1, 2 * nz, 2 * at(config.masks.mip)),
         "features": (nz * len(mips), nz * len(mips), 2 * sum(at(k) for k in mips)),
         "coarse": (nz * config.coarse.neighbours + 1, 1, nz * 48),
         "match": (

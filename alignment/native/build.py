@@ -25,9 +25,10 @@ FLAGS = (
 )  # fmt: skip
 VECTORS = {
     "portable": ("-DLANES=4",),
-    "avx2": ("-DLANES=8", "-march=x86-64-v3"),
-    "avx512": ("-DLANES=16", "-march=x86-64-v4", "-mprefer-vector-width=512"),
+    "avx2": ("-DLANES=8",),
+    "avx512": ("-DLANES=16", "-mprefer-vector-width=512"),
 }
+PROCESSORS = {"portable": "x86-64", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}
 
 
 def isas() -> tuple[str, ...]:
@@ -57,9 +58,20 @@ def compile_library(compiler: list[str], isa: str) -> None:
     with tempfile.TemporaryDirectory(dir=HERE, prefix=".build-") as folder:
         made = Path(folder) / target.name
         defines = (f'-DPETALIGN_SOURCES="{sources_digest()}"', f"-DPETALIGN_ISA={isa}")
-        command = [*compiler, *FLAGS, *VECTORS[isa], *defines, str(HERE / "ncc.cpp")]
+        flags = [*FLAGS, *VECTORS[isa], *_processor(compiler, isa), *defines]
+        command = [*compiler, *flags, str(HERE / "ncc.cpp")]
         subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True)
         made.replace(target)
+
+
+def _processor(compiler: list[str], isa: str) -> list[str]:
+    """Return the flags that name the processor; zig means this one unless told otherwise."""
+    if len(isas()) == 1:
+        return ["-mcpu=generic"] if "ziglang" in compiler else []
+    name = PROCESSORS[isa]
+    return (
+        [f"-march={name.replace('-', '_')}", "-s"] if "ziglang" in compiler else [f"-march={name}"]
+    )
 
 
 def build() -> list[str]:

@@ -53,24 +53,25 @@ struct Moments {
     size_t at(int y, int x) const { return size_t(y - y0) * nx + (x - x0); }
 };
 
-// A row of the image from column x0 on, with zeros for what lies outside of it.
+// Rows of an image from column x0 on, with zeros for what lies outside of it.
 class Rows {
    public:
-    Rows(const Image& image, int y0, int x0, int px)
-        : image_(image), y0_(y0), x0_(x0), low_(std::max(0, -x0)), high_(std::min(px, image.nx - x0)),
-          zero_(px), zero_valid_(px) {
-        if (low_ == 0 && high_ == px) return;
-        // Columns are missing: rows are copied once and widened.
-        const int rows = std::max(image.ny, 0);
-        wide_.assign(size_t(rows) * px, 0);
-        wide_valid_.assign(size_t(rows) * px, 0);
-        for (int y = 0; y < rows && low_ < high_; ++y) {
-            const size_t from = size_t(y) * image.nx + x0 + low_, to = size_t(y) * px + low_;
-            std::memcpy(wide_.data() + to, image.grey + from, sizeof(int16_t) * (high_ - low_));
-            std::memcpy(wide_valid_.data() + to, image.valid + from, high_ - low_);
+    Rows(const Image& image, int y0, int x0, int py, int px)
+        : image_(image), y0_(y0), x0_(x0), zero_(px), zero_valid_(px) {
+        const int low = std::max(0, -x0), high = std::min(px, image.nx - x0);
+        if (low == 0 && high == px) return;
+        // Columns are missing: what is there is copied once, between zeros.
+        wide_.assign(size_t(py) * px, 0);
+        wide_valid_.assign(size_t(py) * px, 0);
+        if (low >= high) return;
+        for (int y = std::max(0, -y0); y < std::min(py, image.ny - y0); ++y) {
+            const size_t from = size_t(y0 + y) * image.nx + x0 + low, to = size_t(y) * px + low;
+            std::memcpy(wide_.data() + to, image.grey + from, sizeof(int16_t) * (high - low));
+            std::memcpy(wide_valid_.data() + to, image.valid + from, high - low);
         }
     }
 
+    // Row y of the part, counted from y0.
     const int16_t* grey(int y) const { return here(y, image_.grey, wide_, zero_); }
     const uint8_t* valid(int y) const { return here(y, image_.valid, wide_valid_, zero_valid_); }
 
@@ -79,11 +80,11 @@ class Rows {
     const T* here(int y, const T* image, const std::vector<T>& wide, const std::vector<T>& zero) const {
         const int at = y0_ + y;
         if (y < 0 || at < 0 || at >= image_.ny) return zero.data();
-        return wide.empty() ? image + size_t(at) * image_.nx + x0_ : wide.data() + size_t(at) * zero.size();
+        return wide.empty() ? image + size_t(at) * image_.nx + x0_ : wide.data() + size_t(y) * zero.size();
     }
 
     const Image& image_;
-    int y0_, x0_, low_, high_;
+    int y0_, x0_;
     std::vector<int16_t> wide_, zero_;
     std::vector<uint8_t> wide_valid_, zero_valid_;
 };
@@ -109,11 +110,11 @@ inline Moments local_moments(const Image& image, int y0, int x0, int ny, int nx,
     Moments result;
     result.y0 = y0, result.x0 = x0, result.ny = ny, result.nx = nx;
     const int py = ny + t - 1, px = nx + t - 1;  // pixels that the places reach
-    const Rows rows(image, y0, x0, px);
+    const Rows rows(image, y0, x0, py, px);
     for (int y = 0; y < py && !result.has_holes; ++y)
         result.has_holes = std::memchr(rows.valid(y), 0, px) != nullptr;
     const bool holes = result.has_holes;
-    const size_t places = size_t(ny) * nx;
+    const size_t places = size_t(ny) * nx + L;  // rows are read in whole vectors
     result.inverse_norm.resize(places);
     if (holes) result.total.resize(places), result.mean.resize(places), result.energy.resize(places);
 

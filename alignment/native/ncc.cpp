@@ -48,10 +48,11 @@ class Matcher {
           correlator_(s.size), stride_(Correlator::surface_stride(s.k)) {
         // A share of exactly the least must not fail by rounding.
         least_ = std::max(s.min_overlap, 1e-3) * weights_.sum * (1 - 1e-5);
-        for (auto& sums : sums_) sums.resize(size_t(s.k) * stride_);
+        for (auto& sums : sums_) sums.resize(size_t(s.k) * stride_ + L);
         moments_.resize(n_images);
         std::vector<std::array<int, 4>> bounds(n_images, {INT32_MAX, INT32_MAX, INT32_MIN, INT32_MIN});
         for (long i = 0; i < n_jobs; ++i) {
+            if (!has_tissue(jobs[i])) continue;
             auto& [y0, x0, y1, x1] = bounds[jobs[i].fixed];
             y0 = std::min(y0, int(jobs[i].wy)), y1 = std::max(y1, int(jobs[i].wy));
             x0 = std::min(x0, int(jobs[i].wx)), x1 = std::max(x1, int(jobs[i].wx));
@@ -65,6 +66,7 @@ class Matcher {
 
     void match(const Job& job, double* out) {
         std::fill(out, out + kFields, std::numeric_limits<double>::quiet_NaN());
+        if (!has_tissue(job)) return;
         Patch& templ = take(templates_, job.moving, job.ty, job.tx, &Matcher::open_template);
         const double floor = kFloor * templ.total;
         if (templ.total < least_ || !(templ.energy > floor)) return;
@@ -87,6 +89,7 @@ class Matcher {
     void surface(const Job& job, bool is_turned, float* out) {
         const float none = std::numeric_limits<float>::quiet_NaN();
         std::fill(out, out + size_t(s_.k) * s_.k, none);
+        if (!has_tissue(job)) return;
         Patch& templ = take(templates_, job.moving, job.ty, job.tx, &Matcher::open_template);
         if (templ.total < least_ || !(templ.energy > kFloor * templ.total)) return;
         Patch& window = take(windows_, job.fixed, job.wy, job.wx, &Matcher::open_window);
@@ -99,6 +102,13 @@ class Matcher {
     }
 
    private:
+    // Whether window and template lie in their images at all.
+    bool has_tissue(const Job& job) const {
+        const Image &f = images_[job.fixed], &m = images_[job.moving];
+        return job.wy + w_ > 0 && job.wx + w_ > 0 && job.wy < f.ny && job.wx < f.nx &&
+               job.ty + s_.t > 0 && job.tx + s_.t > 0 && job.ty < m.ny && job.tx < m.nx;
+    }
+
     // ------------------------------------------------------------ patches and their spectra
 
     Patch& take(std::list<Patch>& kept, int32_t image, int32_t y, int32_t x, void (Matcher::*open)(Patch&)) {
@@ -259,83 +269,78 @@ class Matcher {
     void score_whole(const Patch& window, const Patch& templ, const float* cross) {
         const Moments& m = moments_[window.image];
         const V scale = splat(float(correlator_.scale() / std::sqrt(templ.energy)));
-        for (int y = 0; y < s_.k; ++y) {
+        for (int y = 0; y < s_.k; ++y, cross += stride_) {
             const float* norm = m.inverse_norm.data() + m.at(window.y + y, window.x);
-            float* row = surface_.row(y);
-            V best = splat(kUnknown);
-            int x = 0;
-            for (; x + L <= s_.k; x += L) {
-                const V v = clipped(load(cross + x) * load(norm + x) * scale);
-                store(row + x, v);
-                best = larger(best, v);
-            }
-            if (x < s_.k) {  // a part of a vector: what lies beyond is not known
-                V c = splat(kUnknown), n = splat(std::numeric_limits<float>::quiet_NaN());
-                std::memcpy(&c, cross + x, sizeof(float) * (s_.k - x));
-                std::memcpy(&n, norm + x, sizeof(float) * (s_.k - x));
-                const V v = clipped(c * n * scale);
-                store(row + x, v);
-                best = larger(best, v);
-            }
-            surface_.row_max[y] = largest_lane(best);
-            cross += stride_;
+            keep_row(y, [=](int x) { return load(cross + x) * load(norm + x) * scale; });
         }
-    }
-
-    static V clipped(V v) {
-        const V known = choose(v == v, v, splat(kUnknown));  // NaN where flat
-        const V low = choose((known < splat(-1)) & (known > splat(kUnknown)), splat(-1), known);
-        return choose(low > splat(1), splat(1), low);
     }
 
     template <bool IsTurned>
     void score_masked(Patch& window, Patch& templ, const float* cross) {
         const bool holed = window.has_holes, partial = templ.has_holes;
         const Moments& m = moments_[window.image];
-        const float scale = float(correlator_.scale());
         const float* count = partial && holed ? sum<IsTurned>(window, 1, templ, 1, 1) : nullptr;
         const float* sum_a = partial ? sum<IsTurned>(window, 0, templ, 1, 2) : nullptr;
         const float* sum_aa = partial ? sum<IsTurned>(window, 2, templ, 1, 3) : nullptr;
         const float* sum_b = holed ? sum<IsTurned>(window, 1, templ, 0, 4) : nullptr;
         const float* sum_bb = holed ? sum<IsTurned>(window, 1, templ, 2, 5) : nullptr;
-        float largest_a = 0, largest_b = float(templ.energy);
-        for (int y = 0; y < s_.k; ++y)
-            for (int x = 0; x < s_.k; ++x) {
-                const size_t at = size_t(y) * stride_ + x;
-                if (sum_aa) largest_a = std::max(largest_a, std::abs(sum_aa[at] * scale));
-                if (sum_bb) largest_b = std::max(largest_b, std::abs(sum_bb[at] * scale));
-            }
-        const double noise_a = kFftNoise * largest_a, noise_b = holed ? kFftNoise * largest_b : 0;
+        const V scale = splat(float(correlator_.scale()));
+        const V noise_a = splat(partial ? kFftNoise * largest(sum_aa) : 0);
+        const V noise_b = splat(holed ? kFftNoise * largest(sum_bb) : 0);
+        const V least = splat(float(least_)), floor = splat(float(kFloor)), none = splat(0) / splat(0);
+        const V whole = splat(float(templ.total)), whole_b = splat(float(templ.energy));
         for (int y = 0; y < s_.k; ++y) {
-            float* row = surface_.row(y);
-            float best = kUnknown;
-            for (int x = 0; x < s_.k; ++x) {
-                const size_t at = size_t(y) * stride_ + x;
-                double total = templ.total, mean, energy_a;
+            const size_t row = size_t(y) * stride_, place = partial ? 0 : m.at(window.y + y, window.x);
+            keep_row(y, [=, &m](int x) {
+                const size_t at = row + x;
+                V total = whole, mean, energy_a, energy_b = whole_b;
+                V product = load(cross + at) * scale;
                 if (partial) {
-                    if (count) total = count[at] * scale;
-                    total = std::max(total, least_ * 0.5);  // not 0; too little is refused below
-                    mean = sum_a[at] * scale / total;
-                    energy_a = sum_aa[at] * scale - mean * (sum_a[at] * scale);
+                    if (count) total = load(count + at) * scale;
+                    const V a = load(sum_a + at) * scale;
+                    mean = a / larger(total, least);
+                    energy_a = load(sum_aa + at) * scale - mean * a;
                 } else {
-                    const size_t place = m.at(window.y + y, window.x + x);
-                    total = m.total[place], mean = m.mean[place], energy_a = m.energy[place];
+                    total = load(m.total.data() + place + x);
+                    mean = load(m.mean.data() + place + x);
+                    energy_a = load(m.energy.data() + place + x);
                 }
-                double energy_b = templ.energy, cross_ab = cross[at] * scale;
-                if (holed && total > 0) {
-                    const double b = sum_b[at] * scale;
-                    energy_b = sum_bb[at] * scale - b * b / total;
-                    cross_ab -= b * mean;
+                if (holed) {
+                    const V b = load(sum_b + at) * scale;
+                    energy_b = load(sum_bb + at) * scale - b * b / larger(total, least);
+                    product -= b * mean;
                 }
-                float v = kUnknown;
-                if (total >= least_ && energy_a > std::max(kFloor * total, noise_a) &&
-                    energy_b > std::max(kFloor * total, noise_b))
-                    v = float(std::clamp(cross_ab / std::sqrt(energy_a * energy_b), -1.0, 1.0));
-                row[x] = v;
-                best = std::max(best, v);
-            }
-            surface_.row_max[y] = best;
+                const VI known = (total >= least) & (energy_a > larger(floor * total, noise_a)) &
+                                 (energy_b > larger(floor * total, noise_b));
+                return choose(known, product / root(choose(known, energy_a * energy_b, splat(1))), none);
+            });
         }
+    }
+
+    // Largest magnitude of some sums, scaled.
+    float largest(const float* sums) const {
+        V best{};
+        for (int y = 0; y < s_.k; ++y)
+            for (int x = 0; x < s_.k; x += L) {
+                const V v = load(sums + size_t(y) * stride_ + x);
+                best = larger(best, choose(lanes_below(s_.k - x), larger(v, -v), V{}));
+            }
+        return largest_lane(best) * float(correlator_.scale());
+    }
+
+    // Files LANES scores at a time, NaN where unknown, in row y of the surface.
+    template <class At>
+    void keep_row(int y, At at) {
+        float* row = surface_.row(y);
+        V best = splat(kUnknown);
+        for (int x = 0; x < s_.k; x += L) {
+            V v = at(x);
+            v = choose(v > splat(1), splat(1), choose(v < splat(-1), splat(-1), v));
+            v = choose((v == v) & lanes_below(s_.k - x), v, splat(kUnknown));
+            store(row + x, v);
+            best = larger(best, v);
+        }
+        surface_.row_max[y] = largest_lane(best);
     }
 
     const Settings s_;
@@ -397,6 +402,19 @@ PETALIGN_API int petalign_surfaces(const Settings* settings, const Image* images
     const size_t places = size_t(settings->k) * settings->k;
     Matcher matcher(*settings, images, n_images, jobs, n_jobs);
     for (long i = 0; i < n_jobs; ++i) matcher.surface(jobs[i], is_turned != 0, out + i * places);
+    return 0;
+} catch (const std::exception&) {
+    return 1;
+}
+
+PETALIGN_API int petalign_lanes() { return L; }
+
+// Transforms L columns there and back `repeats` times: what benchmarks set the rest against.
+PETALIGN_API int petalign_transforms(int size, long repeats) try {
+    const Fft fft(size);
+    const Vectors line(2 * size_t(size));
+    std::fill(line.get(), line.get() + 2 * size, V{});
+    for (long i = 0; i < repeats; ++i) fft.forward(line.get()), fft.inverse(line.get());
     return 0;
 } catch (const std::exception&) {
     return 1;

@@ -4,6 +4,7 @@
 // lane is what IEEE 754 says, so that the width of the vectors changes no result.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -58,6 +59,18 @@ inline V choose(VI condition, V yes, V no) {
 }
 
 inline V larger(V a, V b) { return choose(a > b, a, b); }
+
+inline V root(V v) {
+    for (int i = 0; i < L; ++i) v[i] = std::sqrt(v[i]);
+    return v;
+}
+
+// True in the first n lanes.
+inline VI lanes_below(int n) {
+    VI index;
+    for (int i = 0; i < L; ++i) index[i] = i;
+    return index < n;
+}
 
 inline float largest_lane(V v) {
     float best = v[0];

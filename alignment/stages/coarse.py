@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from alignment.coarse import PairAffine, estimate_pair, fit_canvas, solve_stack
+from alignment.coarse import (
+    PairAffine,
+    estimate_mirrored_pair,
+    estimate_pair,
+    fit_canvas,
+    solve_stack,
+)
+from alignment.mirrors import mirrored_again, mirrored_sections, pairs_to_mirror, unmirrored
 from alignment.runs import Run, load
-from alignment.stages import inputs
+from alignment.stages import inputs, wholesections
 from alignment.stages.units import Pair, Phase, Record, Ref, Whole
 from storage.commit import records
 from storage.volume import create_array, open_array
 
-SMALLEST_SIDE_PX = 400
-"""Below this a section holds too few features; a finer level is compared instead."""
+CONFIG = ("coarse",)
 
 
 def phases(run: Run) -> Iterator[Phase]:
-    """Yield the pairs first, then the one solve that needs them all."""
-    pairs = inputs.pairs(run, run.config.coarse.neighbours)
-    yield Phase("pairs", [Pair(z, d) for z, d in pairs], compare_pair, reads_pair, ("coarse",))
+    """Yield the pairs first, then the one solve that needs them all, then what is wrong."""
+    pairs = [Pair(z, d) for z, d in inputs.pairs(run, run.config.coarse.neighbours)]
+    yield Phase("pairs", pairs, compare_pair, wholesections.reads_pair, CONFIG)
+    mirrors = [Pair(z, d) for z, d in mirror_pairs(run)]
+    yield Phase("mirrors", mirrors, compare_mirrored, wholesections.reads_pair, CONFIG)
     create_array(
         run.uri,
         "coarse",
@@ -31,13 +40,8 @@ def phases(run: Run) -> Iterator[Phase]:
         dimension_names=("z", "row_yx", "column_yx1"),
         attributes={"unit": "px at mip 0", "maps": "common frame (y, x, 1) to source (y, x)"},
     )
-    yield Phase("solve", [Whole()], solve, reads_pairs, ("coarse", "section_yx"))
-
-
-def reads_pair(unit: Pair, *, run_uri: str) -> list[Ref]:
-    """Return both sections and their valid parts."""
-    both = (unit.z - unit.d, unit.z)
-    return [*map(inputs.ingested, both), *map(inputs.masked, both)]
+    yield Phase("solve", [Whole()], solve, reads_pairs, (*CONFIG, "section_yx"))
+    yield from wholesections.phases(run)
 
 
 def reads_pairs(_: Whole, *, run_uri: str) -> list[Ref | str]:
@@ -45,24 +49,32 @@ def reads_pairs(_: Whole, *, run_uri: str) -> list[Ref | str]:
     run = load(run_uri)
     pairs = inputs.pairs(run, run.config.coarse.neighbours)
     found = [Ref("coarse", "pairs", Pair(z, d).label) for z, d in pairs]
+    found += [Ref("coarse", "mirrors", Pair(z, d).label) for z, d in mirror_pairs(run)]
     return [*found, inputs.missing_fact(run_uri)]
 
 
-def compared_mip(run: Run) -> int:
-    """Return the configured mip, or a finer one if the sections would be too small there."""
-    mip = run.config.coarse.mip
-    while mip > 0 and min(run.shape_at(mip)[1:]) < SMALLEST_SIDE_PX:
-        mip -= 1
-    return mip
+def mirror_pairs(run: Run) -> list[tuple[int, int]]:
+    """Return the pairs that are compared once more, mirrored; known when all pairs are."""
+    pairs = inputs.pairs(run, run.config.coarse.neighbours)
+    found = records.read_records(run.uri, "coarse", "pairs").values()
+    fits = {(record["z"], record["d"]) for record in found if record["matrix"] is not None}
+    return pairs_to_mirror(pairs, fits, inputs.present(run))
 
 
 def compare_pair(unit: Pair, *, run_uri: str) -> Record:
     """Estimate the affine that takes section z - d to section z; none is an answer too."""
+    return _compared(unit, run_uri, estimate_pair)
+
+
+def compare_mirrored(unit: Pair, *, run_uri: str) -> Record:
+    """Estimate the same as if one of the two sections were mirrored."""
+    return _compared(unit, run_uri, estimate_mirrored_pair)
+
+
+def _compared(unit: Pair, run_uri: str, estimate: Any) -> Record:
     run = load(run_uri)
-    mip = compared_mip(run)
-    fixed, moving = (inputs.section(run, z, mip) for z in (unit.z - unit.d, unit.z))
-    fixed_valid, moving_valid = (inputs.valid(run, z, mip) for z in (unit.z - unit.d, unit.z))
-    found = estimate_pair(fixed, moving, fixed_valid, moving_valid, run.config.coarse, mip=mip)
+    both = wholesections.sections(run, unit)
+    found = estimate(*both, run.config.coarse, mip=wholesections.compared_mip(run))
     return {
         "z": unit.z,
         "d": unit.d,
@@ -70,29 +82,48 @@ def compare_pair(unit: Pair, *, run_uri: str) -> Record:
         "score": found.score if found else None,
         "inliers": found.inliers if found else 0,
         "method": found.method if found else None,
-        "bytes_read": int(fixed.nbytes + moving.nbytes),
+        "bytes_read": int(both[0].nbytes + both[1].nbytes),
     }
+
+
+def pair_of(record: Mapping[str, Any]) -> PairAffine:
+    """Return what a pair's record says."""
+    return PairAffine(
+        np.array(record["matrix"]), record["score"], record["inliers"], record["method"]
+    )
 
 
 def solve(_: Whole, *, run_uri: str) -> Record:
     """Place all sections at once and choose the canvas that holds them."""
     run = load(run_uri)
     found = {
-        (record["z"], record["d"]): PairAffine(
-            np.array(record["matrix"]), record["score"], record["inliers"], record["method"]
-        )
-        for record in records.read_records(run_uri, "coarse", "pairs").values()
+        (record["z"], record["d"]): pair_of(record)
+        for phase in ("pairs", "mirrors")
+        for record in records.read_records(run_uri, "coarse", phase).values()
         if record["matrix"] is not None
     }
+    mirrored = mirrored_sections(found)
+    if run.config.coarse.mirrored == "report":
+        found = {
+            (z, d): p for (z, d), p in found.items() if z not in mirrored and z - d not in mirrored
+        }
+    width = run.section_yx[1]
     solution = solve_stack(
-        found, run.shape[0], run.section_yx, inputs.missing(run_uri), run.config.coarse
+        unmirrored(found, mirrored, width),
+        run.shape[0],
+        run.section_yx,
+        inputs.missing(run_uri),
+        run.config.coarse,
     )
-    matrices, canvas = fit_canvas(solution.matrices, run.section_yx)
+    turned = mirrored if run.config.coarse.mirrored == "flip" else ()
+    matrices, canvas = fit_canvas(mirrored_again(solution.matrices, turned, width), run.section_yx)
     digest = inputs.write_all(open_array(run_uri, "coarse"), matrices)
     return {
         "canvas": [int(n) for n in canvas],
         "rejected": sorted([int(z), int(d)] for z, d in solution.rejected),
         "bridged": sorted(int(z) for z in solution.bridged),
+        "mirrored": [int(z) for z in mirrored],
+        "parts": [[int(z) for z in part] for part in solution.parts],
         "residual_px": {
             Pair(z, d).label: round(float(px), 3)
             for (z, d), px in sorted(solution.residual_px.items())

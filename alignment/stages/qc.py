@@ -28,7 +28,7 @@ from alignment.report_data import (
     shown_sections,
 )
 from alignment.runs import Run, load
-from alignment.stages import inputs, knowntruth, matched
+from alignment.stages import inputs, knowntruth, maskviews, matched, wholesections
 from alignment.stages.order import ORDER
 from alignment.stages.units import Pair, Phase, Record, Ref, Whole
 from storage import ledger
@@ -175,7 +175,12 @@ def gather(run: Run) -> ReportData:
         reslices=(_reslice(run),),
         stages=_costs(run),
         truth=truth,
+        masks=maskviews.pictures(
+            run, list(records.read_records(run.uri, "masks", "sections").values())
+        ),
+        duplicates=maskviews.duplicates(run),
         notes=_notes(run),
+        findings=wholesections.findings(run.uri),
     )
 
 
@@ -228,23 +233,21 @@ def _section_rows(run: Run) -> tuple[SectionRow, ...]:
     rows = []
     for label, record in sorted(masked.items()):
         z = record["z"]
-        reasons = [
-            f"{name.lower().replace('_', ' ')} {share:.1%}"
-            for name, share in record["defects"].items()
-            if share > 0.001
-        ]
+        remarks = maskviews.findings(record)
         if ingested[label]["unreadable"]:
-            reasons.insert(0, ingested[label]["unreadable"])
+            remarks.insert(0, ingested[label]["unreadable"])
         if z in placed["bridged"] and z not in gone:
-            reasons.insert(0, "no believable coarse match; placed between its neighbours")
+            remarks.insert(0, "no believable coarse match; placed between its neighbours")
         rows.append(
             SectionRow(
                 z,
                 run.section_names[z],
                 "bridged" if z in gone else "aligned",
                 record["valid_fraction"],
-                ", ".join(reasons),
+                ", ".join([*remarks, *maskviews.areas_told(record)]),
                 None if z in gone else qc.distortion(_row(run, "fields", z), _spacing(run)),
+                record["defects"],
+                tuple(remarks),
             )
         )
     return tuple(rows)

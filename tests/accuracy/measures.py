@@ -54,11 +54,22 @@ TIGHTER = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 
 
 class Rates(NamedTuple):
-    """How many of a stack's nodes on tissue are matched, and how many of those wrongly."""
+    """How many of a stack's nodes on tissue keep their match, and how many of those wrongly."""
 
     limit: float
-    coverage: float
-    false: float
+    nodes: int
+    kept: int
+    wrong: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of the nodes on tissue whose match is kept."""
+        return self.kept / max(self.nodes, 1)
+
+    @property
+    def false(self) -> float:
+        """Share of what is kept that is wrong."""
+        return self.wrong / max(self.kept, 1)
 
 
 class Errors(NamedTuple):
@@ -132,12 +143,15 @@ def kept(outcome: Outcome, config: FilterConfig) -> Kept:
 
 
 def rates(outcome: Outcome, keep: Kept, limit: float = 0.0) -> Rates:
-    """Return coverage and false matches of the nodes on tissue."""
+    """Count the nodes on tissue, those that keep their match, and the wrong ones among them."""
     covered, length = _on_tissue(outcome.pairs, keep)
-    if not covered.size:
-        return Rates(limit, 0.0, 0.0)
-    wrong = np.count_nonzero(length[covered] > FALSE_PX)
-    return Rates(limit, float(covered.mean()), wrong / max(np.count_nonzero(covered), 1))
+    wrong = int(np.count_nonzero(covered & (length > FALSE_PX)))
+    return Rates(limit, covered.size, int(np.count_nonzero(covered)), wrong)
+
+
+def pooled(each: Sequence[Rates]) -> Rates:
+    """Add up the counts of several stacks at one limit."""
+    return Rates(each[0].limit, *(sum(column) for column in list(zip(*each, strict=True))[1:]))
 
 
 def errors(outcome: Outcome, keep: Kept) -> Errors:
@@ -164,10 +178,12 @@ def errors(outcome: Outcome, keep: Kept) -> Errors:
 
 def curves(outcome: Outcome, config: FilterConfig) -> dict[str, list[Rates]]:
     """Return false matches against coverage for each filter alone, and for all together."""
-    found = {
-        name: [rates(outcome, kept(outcome, only(**{name: v})), v) for v in SWEEPS[name]]
-        for name in settings()
-    }
+    found: dict[str, list[Rates]] = {}
+    for name in settings():
+        loose_first = sorted({*SWEEPS[name], getattr(config, name)}, reverse=name[:3] == "max")
+        found[name] = [
+            rates(outcome, kept(outcome, only(**{name: limit})), limit) for limit in loose_first
+        ]
     found["all together"] = [
         rates(outcome, kept(outcome, tightened(times, config)), times) for times in TIGHTER
     ]

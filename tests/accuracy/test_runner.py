@@ -8,7 +8,7 @@ from alignment.config import MatchConfig, MatchLevel, PipelineConfig
 from alignment.filter import Reason
 from alignment.match import CHANNELS
 from tests.accuracy.matches_file import write_matches
-from tests.accuracy.measures import curves, errors, kept, only, rates, settings, tightened
+from tests.accuracy.measures import curves, errors, kept, only, pooled, rates, settings, tightened
 from tests.accuracy.recipes import Recipe
 from tests.accuracy.runner import Outcome, PairMatch, run_stack
 from tests.accuracy.stacks import make_stack
@@ -104,7 +104,9 @@ def test_false_matches_are_counted_among_those_that_are_kept():
     assert found.false_away == pytest.approx(1 / 30)
     assert found.false_off == 1
     one = rates(outcome, kept(outcome, only(min_score=0.1)), 0.1)
-    assert one == (0.1, pytest.approx(33 / 35), 0.0)
+    assert one == (0.1, 35, 33, 0)
+    assert pooled([one, one]) == (0.1, 70, 66, 0)
+    assert one.coverage == pytest.approx(33 / 35)
 
 
 def test_a_filter_alone_rejects_nothing_else():

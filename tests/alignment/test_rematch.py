@@ -43,6 +43,32 @@ def test_a_constant_answer_with_holes_and_one_outlier_is_smoothed_to_the_constan
     np.testing.assert_allclose(guide, np.stack([np.full((12, 14), v) for v in (3, -2)]), atol=1e-4)
 
 
+def test_a_slope_goes_on_to_the_edge_of_the_matches():
+    # A mean of neighbours would be off by the slope times the way to their middle, 3 px and more.
+    i, j = np.mgrid[0:14, 0:16].astype(np.float32)
+    slope = np.stack([2.4 * i - 1.6 * j, -2.0 * i + 3.2 * j])
+    shifts = slope.copy()
+    shifts[:, :, 12:] = np.nan
+    shifts[:, 5:8, 4:6] = np.nan
+    guide = smooth_guide(matches_of(shifts), 1.5, spacing_px=SPACING)
+    known = ~np.isnan(shifts[0])
+    assert np.hypot(*(guide - slope))[known].max() < 0.4
+    assert np.hypot(*(guide - slope))[5:8, 4:6].max() < 0.4
+
+
+def test_detail_is_kept_where_matches_are_precise_and_smoothed_where_they_are_not():
+    i, j = np.mgrid[0:20, 0:20].astype(np.float32)
+    waves = np.stack([1.5 * np.sin(i * 0.9), 1.5 * np.cos(j * 0.9)])
+    kept = {}
+    for variance in (0.01, 100.0):
+        matches = matches_of(waves)
+        matches[CHANNELS.index("cov_yy")] = matches[CHANNELS.index("cov_xx")] = variance
+        guide = smooth_guide(matches, 1.5, spacing_px=SPACING)
+        kept[variance] = (guide * waves).sum() / np.square(waves).sum()
+    assert kept[0.01] > 0.7
+    assert kept[100.0] < 0.5
+
+
 def test_without_any_match_the_guide_is_zero():
     assert not smooth_guide(
         matches_of(np.full((2, 5, 6), np.nan, np.float32)), 1.5, spacing_px=SPACING

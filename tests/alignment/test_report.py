@@ -12,7 +12,9 @@ from alignment.errors import ShapeError
 from alignment.report import (
     SHOWN_PLACES,
     TABLE_ROWS,
+    DuplicatePair,
     FilterCount,
+    MaskPicture,
     PairRow,
     ReportData,
     Reslice,
@@ -229,7 +231,7 @@ def test_json_has_the_numbers_of_the_data():
     for row, pair in zip(value["pairs"], data.pairs, strict=True):
         assert row == dataclasses.asdict(pair)
     for row, section in zip(value["sections"], data.sections, strict=True):
-        assert row == dataclasses.asdict(section)
+        assert row == {**dataclasses.asdict(section), "remarks": list(section.remarks)}
     assert value["worst"] == [
         {"z": 2, "fixed_z": 1, "y": 800.5, "x": 1600.5, "before": 0.1, "after": -0.25}
     ]
@@ -381,3 +383,35 @@ def test_drawn_sections_hold_the_worst_and_both_ends():
     assert len(shown) <= 64
     assert {0, 99, 1234, 7599} <= set(shown)
     assert max(np.diff(shown)) <= 125
+
+
+def test_masks_are_shown_with_their_reasons_and_duplicates_by_name():
+    data = report_data()
+    masked = dataclasses.replace(
+        data.sections[1],
+        valid_fraction=0.9,
+        reason="fold 400 px long, fold 8.0%",
+        defects={"FOLD": 0.08, "SEAM": 0.0},
+        remarks=("fold 400 px long",),
+    )
+    pair = DuplicatePair(5, 4, "exposure", 0.99, 0.98, "sec_0005.tif", "sec_0004.tif")
+    shown = MaskPicture(1, noise((40, 50)), np.full((20, 25), 16, np.uint8))
+    changed = dataclasses.replace(
+        data,
+        sections=(data.sections[0], masked, *data.sections[2:]),
+        masks=(shown,),
+        duplicates=(pair,),
+    )
+    page = Page(build_report(changed))
+    for expected in (
+        "Section 1",
+        "fold 8.0 %",
+        "fold 400 px long",
+        "sections 4 (sec_0004.tif) and 5 (sec_0005.tif) show the same exposure",
+    ):
+        assert expected in page.words
+    assert "seam" not in page.words.split("Masked, bridged")[1].split("Matches")[0]
+    assert verdict(changed).level == "look"
+    assert any("the same exposure" in reason for reason in verdict(changed).reasons)
+    assert qc_json(changed)["duplicates"] == [dataclasses.asdict(pair)]
+    assert "The same twice" not in Page(build_report(data)).words

@@ -1,8 +1,4 @@
-"""Speed of matching, one core. `make bench` prints each beside OpenCV's in the same run."""
-
-import time
-from collections.abc import Callable
-from typing import Any
+"""Speed of the steps round matching, one core; of matching itself: `make bench-match`."""
 
 import cv2
 import numpy as np
@@ -10,7 +6,6 @@ import pytest
 from scipy import ndimage as ndi
 
 from alignment.config import FeaturesConfig, FilterConfig, MatchConfig
-from alignment.correlation import find_peaks, ncc_surface, tent_taper
 from alignment.features import normalise
 from alignment.filter import reject_outliers
 from alignment.match import Patch, grid_shape, grid_spacing_px, match_block
@@ -32,56 +27,6 @@ def like_a_worker():
 def tissue(shape, seed=0):
     smooth = ndi.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
     return (smooth / smooth.std()).astype(np.float32)
-
-
-def fastest_s(work: Callable[[], Any], rounds: int = 20) -> float:
-    """Least CPU time of `work`, which other processes on the machine disturb least."""
-    times = []
-    for _ in range(rounds):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
-
-
-@pytest.mark.parametrize("holes", ["whole", "holed"])
-@pytest.mark.parametrize(("template_px", "window_px"), [(64, 84), (80, 96), (64, 112)])
-def test_matches_of_one_core(benchmark, template_px, window_px, holes):
-    """32 matches; a section pair of 1024 px, matched every 32 px, needs 1089 of them.
-
-    OpenCV's matchTemplate knows no masks, no taper, no second peak and no fraction of a pixel.
-    """
-    windows = tissue((BATCH, window_px, window_px))
-    rim = (window_px - template_px) // 2
-    templates = np.ascontiguousarray(windows[:, rim:-rim, rim:-rim])
-    template_valid, window_valid = np.ones(templates.shape, bool), np.ones(windows.shape, bool)
-    window_valid[:, :, : window_px // 4] = holes == "whole"
-    taper = tent_taper(template_px)
-
-    def match():
-        return find_peaks(
-            *(
-                ncc_surface(
-                    templates[:, ::turn, ::turn], template_valid, windows, window_valid, taper=taper
-                )
-                for turn in (1, -1)
-            )
-        )
-
-    def match_opencv():
-        for window, template in zip(windows, templates, strict=True):
-            cv2.minMaxLoc(cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED))
-
-    peaks = benchmark(match)
-    np.testing.assert_allclose(peaks.offset, rim, atol=0.1)
-    if benchmark.enabled:
-        ours, theirs = fastest_s(match), fastest_s(match_opencv)
-        benchmark.extra_info["matches_per_s"] = round(BATCH / ours)
-        benchmark.extra_info["opencv_per_s"] = round(BATCH / theirs)
-        print(
-            f"\n{template_px} in {window_px} px, {holes}: {BATCH / ours:.0f} matches/s, "
-            f"OpenCV {BATCH / theirs:.0f}/s, ratio {theirs / ours:.2f}"
-        )
 
 
 @pytest.fixture(scope="module")

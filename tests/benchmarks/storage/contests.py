@@ -17,9 +17,9 @@ from storage.cache.arrays import cached
 from storage.cache.origin import origin
 from storage.grid import Box
 from storage.volume import open_array, read
+from tests.benchmarks.rounds import Contest
 from tests.benchmarks.storage import readers
 from tests.benchmarks.storage.readers import Read
-from tests.benchmarks.storage.rounds import Contest
 from tests.benchmarks.storage.site import Site
 
 BATCH = 8

