@@ -23,9 +23,9 @@ from alignment.match import (
     NodeBox,
     Patch,
     grid_spacing_px,
-    local_median,
     match_block,
 )
+from alignment.neighbourhood import RADIUS_NODES, deviation
 
 Floats = NDArray[np.float32]
 Kernel = NDArray[np.float64]
@@ -41,12 +41,9 @@ NARROW = 0.45
 NOISE_LEFT = 0.4
 """Share of a match's variance that the difference of the two fits still has."""
 
-_MEDIAN_NODES = 2  # radius of the neighbourhood that outliers are judged by
 _LEAST_SCORE = 0.2  # a fainter match does not guide
 _OUTLIER_STRAIN = 0.06  # per node spacing: a match this far out of line counts a half
-_SLOPE_PRIOR = (
-    0.02  # of the Gaussian's variance: what few or one-sided nodes say of a slope counts less
-)
+_SLOPE_PRIOR = 0.02  # of the Gaussian's variance; few nodes, or one-sided ones, tell no slope
 
 
 def single_level(config: MatchConfig, level: MatchLevel) -> MatchConfig:
@@ -92,7 +89,7 @@ def match_again(
 
 def reach_nodes(sigma_nodes: float) -> int:
     """Return how many nodes beyond a block its smoothed guide depends on."""
-    return int(np.ceil(FAR_SIGMAS * REACH_SIGMAS * sigma_nodes)) + 2 * _MEDIAN_NODES + 1
+    return int(np.ceil(FAR_SIGMAS * REACH_SIGMAS * sigma_nodes)) + 2 * RADIUS_NODES + 1
 
 
 def smooth_guide(matches: Floats, sigma_nodes: float, *, spacing_px: int) -> Field:
@@ -127,7 +124,7 @@ def smooth_guide(matches: Floats, sigma_nodes: float, *, spacing_px: int) -> Fie
     score = matches[CHANNELS.index("score")]
     with np.errstate(invalid="ignore"):
         shifts = np.where(score >= _LEAST_SCORE, shifts, np.float32(np.nan))
-    apart = np.hypot(*(shifts - _expected(shifts))) / (_OUTLIER_STRAIN * spacing_px)
+    apart = deviation(shifts) / (_OUTLIER_STRAIN * spacing_px)
     weight = np.nan_to_num(1 / (1 + np.square(np.square(apart)))).astype(np.float32)
     shifts = np.nan_to_num(shifts)
     near, near_weight = _local_affine(shifts, weight, sigma_nodes)
@@ -152,17 +149,6 @@ def _signal(detail: Floats, variance: Floats, weight: Floats, sigma: float) -> F
     energy = around(weight * np.square(detail).mean(0), gauss, gauss) / total
     noise = NOISE_LEFT * around(weight * variance, gauss, gauss) / total
     return np.clip(1 - noise / np.maximum(energy, np.float32(1e-12)), 0, 1)
-
-
-def _expected(shifts: Floats) -> Floats:
-    """Median of the neighbourhood of each node, its values carried to it along the local slope."""
-    beyond = np.full_like(shifts, np.nan)
-    changes = (
-        np.diff(shifts, axis=1, append=beyond[:, :1]),
-        np.diff(shifts, axis=2, append=beyond[:, :, :1]),
-    )
-    slope = np.nan_to_num(np.stack([local_median(c, _MEDIAN_NODES) for c in changes]))
-    return local_median(shifts, _MEDIAN_NODES, slope=slope)
 
 
 def _local_mean(shifts: Floats, weight: Floats, sigma: float) -> tuple[Floats, Floats]:

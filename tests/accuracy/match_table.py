@@ -79,7 +79,8 @@ def main() -> None:
     if options.picture:
         draw(options.picture, whole)
     if options.write:
-        text = f"{_HEAD}{chr(10).join(lines)}\n\n{_CURVE_HEAD}{chr(10).join(curve_lines)}"
+        some = f"At most {options.sections} sections of each set.\n\n"
+        text = f"{some}{_HEAD}{chr(10).join(lines)}\n\n{_CURVE_HEAD}{chr(10).join(curve_lines)}"
         before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
         after = rest.split(END)[1]
         PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
@@ -101,7 +102,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     standard = vars(parser.parse_args([]))
     given = {name for name, value in vars(options).items() if value != standard[name]}
-    options.write = given <= {"matches"}
+    options.write = given <= {"matches", "sections"}
     if options.write:
         options.picture = PICTURE
     return options

@@ -21,7 +21,6 @@ NEAR_PX = 48.0
 OFF: dict[str, float] = {
     "min_score": 0.0,
     "min_peak_ratio": 1.0,
-    "min_peak_margin": 0.0,
     "min_r_delta": 0.0,
     "min_sharpness": 0.0,
     "min_mirror": 0.0,
@@ -34,10 +33,19 @@ OFF: dict[str, float] = {
 }
 """The settings with which a filter rejects nothing."""
 
+CHANNEL_OF = {
+    "min_score": "score",
+    "min_peak_ratio": "peak_ratio",
+    "min_r_delta": "r_delta_5",
+    "min_sharpness": "sharpness",
+    "min_mirror": "mirror",
+    "max_curvature_ratio": "curvature_ratio",
+}
+"""Filters that look at one channel of a match alone."""
+
 SWEEPS: dict[str, tuple[float, ...]] = {
     "min_score": (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
     "min_peak_ratio": (1.05, 1.1, 1.2, 1.3, 1.5, 1.8, 2.2),
-    "min_peak_margin": (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3),
     "min_r_delta": (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3),
     "min_sharpness": (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1),
     "min_mirror": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
@@ -181,13 +189,20 @@ def curves(outcome: Outcome, config: FilterConfig) -> dict[str, list[Rates]]:
     found: dict[str, list[Rates]] = {}
     for name in settings():
         loose_first = sorted({*SWEEPS[name], getattr(config, name)}, reverse=name[:3] == "max")
-        found[name] = [
-            rates(outcome, kept(outcome, only(**{name: limit})), limit) for limit in loose_first
-        ]
+        found[name] = [rates(outcome, _kept_by(outcome, name, v), v) for v in loose_first]
     found["all together"] = [
         rates(outcome, kept(outcome, tightened(times, config)), times) for times in TIGHTER
     ]
     return found
+
+
+def _kept_by(outcome: Outcome, name: str, limit: float) -> Kept:
+    """Return what one filter alone keeps."""
+    if name not in CHANNEL_OF:
+        return kept(outcome, only(**{name: limit}))
+    values = [p.matches[CHANNELS.index(CHANNEL_OF[name])] for p in outcome.pairs]
+    with np.errstate(invalid="ignore"):
+        return [v >= limit if name.startswith("min") else v <= limit for v in values]
 
 
 def _on_tissue(

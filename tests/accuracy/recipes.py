@@ -244,10 +244,10 @@ def draw_maps(recipe: Recipe, count: int, base_yx: tuple[int, int], seed: int) -
     rounds = -(-count // 20)
     for k in range(rounds):
         block = np.arange(k * 20, min((k + 1) * 20, count))
-        share = kinds[: len(block) * len(kinds) // 20] if len(block) < 20 else kinds
         random = np.random.default_rng([seed, 4, k])
-        for z, kind in zip(random.permutation(block), share, strict=False):
-            damaged[z] = kind
+        drawn = random.permutation(len(kinds))[: -(-len(block) * len(kinds) // 20)]
+        for z, kind in zip(random.permutation(block), drawn, strict=False):
+            damaged[z] = kinds[kind]
     border = _BORDER_STEP_PX
     while True:
         height, width = ((n - 2 * border) // 8 * 8 for n in base_yx)

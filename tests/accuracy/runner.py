@@ -23,7 +23,7 @@ from alignment.match import grid_shape, grid_spacing_px, match_block
 from alignment.patches import patch_box, place_patch
 from alignment.pyramid import downsample, valid_at
 from alignment.rematch import match_again, single_level, smooth_guide
-from alignment.stages.coarse import SMALLEST_SIDE_PX
+from alignment.stages.wholesections import SMALLEST_SIDE_PX
 from tests.accuracy.recipes import SectionMap
 from tests.accuracy.stacks import KnownStack
 

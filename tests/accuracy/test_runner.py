@@ -5,10 +5,20 @@ import pytest
 from scipy import ndimage as ndi
 
 from alignment.config import MatchConfig, MatchLevel, PipelineConfig
-from alignment.filter import Reason
 from alignment.match import CHANNELS
 from tests.accuracy.matches_file import write_matches
-from tests.accuracy.measures import curves, errors, kept, only, pooled, rates, settings, tightened
+from tests.accuracy.measures import (
+    CHANNEL_OF,
+    _kept_by,
+    curves,
+    errors,
+    kept,
+    only,
+    pooled,
+    rates,
+    settings,
+    tightened,
+)
 from tests.accuracy.recipes import Recipe
 from tests.accuracy.runner import Outcome, PairMatch, run_stack
 from tests.accuracy.stacks import make_stack
@@ -115,7 +125,10 @@ def test_a_filter_alone_rejects_nothing_else():
     for name in settings():
         if name == "max_median_deviation_px":
             assert not kept(outcome, only(**{name: 4.0}))[0][2, 2]
-    assert Reason.SCORE
+        elif name in CHANNEL_OF:
+            limit = getattr(only(), name) + (0.1 if name.startswith("min") else -0.1)
+            alone = _kept_by(outcome, name, limit)[0]
+            np.testing.assert_array_equal(alone, kept(outcome, only(**{name: limit}))[0])
 
 
 def test_all_filters_together_range_from_none_to_tighter_than_by_default():
