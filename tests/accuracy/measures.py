@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from alignment.confidence import reject_unsure
 from alignment.config import FilterConfig
 from alignment.filter import judge_section
+from alignment.match import CHANNELS
 from tests.accuracy.runner import Outcome, PairMatch
 
 FALSE_PX = 5.0
