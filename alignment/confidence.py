@@ -158,6 +158,27 @@ def reject_unsure(
     return left, np.where(unsure, nan, sure)
 
 
+def solver_weight(sure: Floats) -> Floats:
+    """Return the weight in the solver of matches of some confidence: 1 where it is 0.5.
+
+    Proportional to 1 / (2 - p): the variance of a match that is surely right is what all matches
+    share, change of the tissue and the sheet's own misfit; doubt adds up to as much again. Steeper
+    weights do worse: at a section's edge matches are unsure, and still nearer to the truth than
+    what the sheet would carry over there.
+
+    Parameters
+    ----------
+    sure : float32 ndarray
+        As `confidence` gives it; NaN stays.
+
+    Examples
+    --------
+    >>> solver_weight(np.array([0.05, 0.5, 0.99], np.float32)).round(2).tolist()
+    [0.77, 1.0, 1.49]
+    """
+    return np.float32(1.5) / (2 - sure)
+
+
 def statistics(
     matches: Floats, *, spacing_px: float, cycle_px: Floats | None = None
 ) -> NDArray[np.float64]:

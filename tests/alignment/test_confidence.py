@@ -7,6 +7,7 @@ from alignment.confidence import (
     confidence,
     reject_unsure,
     shipped_model,
+    solver_weight,
     statistics,
 )
 from alignment.config import FilterConfig
@@ -132,6 +133,12 @@ def test_unsure_matches_are_rejected_with_their_reason_and_the_others_keep_their
     np.testing.assert_array_equal(left.matches[:, 0, 2:], made[:, 0, 2:])
     assert left.reasons.dtype == np.uint16
     assert sure.dtype == left.cycle_px.dtype == np.float32
+
+
+def test_the_surer_a_match_the_more_it_weighs_and_none_weighs_nothing():
+    weights = solver_weight(np.array([0, 0.25, 0.5, 0.75, 1, np.nan], np.float32))
+    np.testing.assert_allclose(weights, [0.75, 1.5 / 1.75, 1, 1.2, 1.5, np.nan], rtol=1e-6)
+    assert weights.dtype == np.float32
 
 
 def test_other_shapes_are_refused():
