@@ -26,9 +26,8 @@ _GAP_GREY, _GAP_SPREAD = 0.15, 0.1
 shares of the tissue's median: nothing is seen through it."""
 
 
-_LEAST_CRACK = 0.9
-"""Share of ``crack_contrast`` that the median of a bright crack reaches: it is evenly bright, where
-the lumen of a vessel reaches 0.75."""
+_LEAST_CRACK = 0.75
+"""Share of ``crack_contrast`` that the inner part of a bright crack reaches: it is evenly bright."""
 
 
 class Tear(NamedTuple):
