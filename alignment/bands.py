@@ -63,7 +63,7 @@ class Band(NamedTuple):
     core: NDArray[np.bool_]
     """(ny, nx): the pixels that lie in it."""
     length_px: float
-    """Longer side of the smallest rectangle round its axis."""
+    """Longer side of the smallest rectangle round it."""
     width_px: float
     """Its area over its length."""
     strength: float
@@ -234,16 +234,24 @@ def _long_ones(
         part = (slice(y, y + h), slice(x, x + w))
         here = labels[part] == label
         values = axis[part][here]
-        length = max(cv2.minAreaRect(np.argwhere(here)[:, ::-1].astype(np.float32))[1]) + 1
+        length = _extent(here)
         if length < least or values.max() < SEED:
             continue
         own = core & (nearest == nearest[part][here][0])
         own = _without_twigs(own, own.sum() / length)
         own |= _dilated(own, max(2, round(own.sum() / length / 6))) & dark
+        # The ridge is longer: a box that is half in the band responds, too.
+        length = _extent(own)
         width = float(own.sum() / length)
-        if length >= MIN_ELONGATION * width:
+        if length >= max(least, MIN_ELONGATION * width):
             bands.append(Band(sign, own, length, width, float(values.mean())))
     return bands
+
+
+def _extent(area: NDArray[np.bool_]) -> float:
+    """Return the longer side of the smallest rectangle round an area."""
+    points = np.argwhere(area)[:, ::-1].astype(np.float32)
+    return float(max(cv2.minAreaRect(points)[1]) + 1) if points.size else 1.0
 
 
 def _without_twigs(core: NDArray[np.bool_], width_px: float) -> NDArray[np.bool_]:

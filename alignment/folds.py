@@ -27,7 +27,7 @@ shares of the tissue's median: nothing is seen through it."""
 
 
 _LEAST_CRACK = 0.75
-"""Share of ``crack_contrast`` that the inner part of a bright crack reaches: it is evenly bright."""
+"""Share of ``crack_contrast`` that a bright crack's inner part reaches: it is evenly bright."""
 
 
 class Tear(NamedTuple):
