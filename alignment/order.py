@@ -76,7 +76,9 @@ def find_order_faults(likeness: Pairs, sections: Sequence[int]) -> list[Finding]
     """
     duplicates = _duplicates(likeness, sections)
     copies = {finding.sections[1] for finding in duplicates}
-    stack = _Stack(likeness, [z for z in sections if z not in copies], copies)
+    # Of a section that resembles none, nothing tells the place: it is as good as lost.
+    alike = {end for (z, d), pair in likeness.items() if pair.tissue > 0 for end in (z, z - d)}
+    stack = _Stack(likeness, [z for z in sections if z in alike - copies], copies)
     found: list[Finding] = []
     while stack.can_tell and len(found) < _MOST_FINDINGS:
         all_better = list(stack.rearrangements())
