@@ -93,6 +93,10 @@ def pair_of(record: Mapping[str, Any]) -> PairAffine:
     )
 
 
+def _mean_score(pairs: Mapping[tuple[int, int], PairAffine], z: int) -> float:
+    return round(float(np.mean([p.score for (at, d), p in pairs.items() if z in (at, at - d)])), 4)
+
+
 def solve(_: Whole, *, run_uri: str) -> Record:
     """Place all sections at once and choose the canvas that holds them."""
     run = load(run_uri)
@@ -103,6 +107,7 @@ def solve(_: Whole, *, run_uri: str) -> Record:
         if record["matrix"] is not None
     }
     mirrored = mirrored_sections(found)
+    scores = {str(z): _mean_score(found, z) for z in mirrored}
     if run.config.coarse.mirrored == "report":
         found = {
             (z, d): p for (z, d), p in found.items() if z not in mirrored and z - d not in mirrored
@@ -122,7 +127,7 @@ def solve(_: Whole, *, run_uri: str) -> Record:
         "canvas": [int(n) for n in canvas],
         "rejected": sorted([int(z), int(d)] for z, d in solution.rejected),
         "bridged": sorted(int(z) for z in solution.bridged),
-        "mirrored": [int(z) for z in mirrored],
+        "mirrored": scores,
         "parts": [[int(z) for z in part] for part in solution.parts],
         "residual_px": {
             Pair(z, d).label: round(float(px), 3)

@@ -167,6 +167,7 @@ def data(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_real_stack_of_thirty_with_two_swapped_and_one_double(cluster, tmp_path):
     order = list(range(30))
     order[7], order[8] = 8, 7
@@ -177,6 +178,7 @@ def test_a_real_stack_of_thirty_with_two_swapped_and_one_double(cluster, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("name", "planes"),
     [
