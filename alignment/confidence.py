@@ -23,7 +23,9 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.config import FilterConfig
 from alignment.errors import ShapeError
+from alignment.filter import Judged, Reason
 from alignment.match import CHANNELS, local_median
 from alignment.neighbourhood import RADIUS_NODES, deviation, known_neighbours, strain
 
@@ -119,6 +121,62 @@ def confidence(
     )
     found = np.interp(logit + used.bias, used.logits, used.probabilities)
     return np.where(np.isnan(matches[0]), np.float32(np.nan), found.astype(np.float32))
+
+
+def reject_unsure(
+    judged: Judged, *, spacing_px: float, config: FilterConfig, model: Model | None = None
+) -> tuple[Judged, Floats]:
+    """Reject the matches that are less sure than `min_confidence`, and say how sure the others are.
+
+    Parameters
+    ----------
+    judged : Judged
+        What the other filters leave of one pair of sections.
+    spacing_px : float
+        Distance of the nodes, px at mip 0.
+    config : FilterConfig
+        `min_confidence`.
+    model : Model, optional
+        `shipped_model` by default.
+
+    Returns
+    -------
+    judged : Judged
+        `Reason.CONFIDENCE` where rejected.
+    sure : float32 ndarray of shape (ny, nx)
+        The confidence of the matches that are left; NaN elsewhere.
+    """
+    sure = confidence(judged.matches, spacing_px=spacing_px, cycle_px=judged.cycle_px, model=model)
+    with np.errstate(invalid="ignore"):
+        unsure = sure < config.min_confidence
+    nan = np.float32(np.nan)
+    left = Judged(
+        np.where(unsure, nan, judged.matches),
+        judged.reasons | np.where(unsure, np.uint16(Reason.CONFIDENCE), np.uint16(0)),
+        np.where(unsure, nan, judged.cycle_px),
+    )
+    return left, np.where(unsure, nan, sure)
+
+
+def solver_weight(sure: Floats) -> Floats:
+    """Return the weight in the solver of matches of some confidence: 1 where it is 0.5.
+
+    Proportional to 1 / (2 - p): the variance of a match that is surely right is what all matches
+    share, change of the tissue and the sheet's own misfit; doubt adds up to as much again. Steeper
+    weights do worse: at a section's edge matches are unsure, and still nearer to the truth than
+    what the sheet would carry over there.
+
+    Parameters
+    ----------
+    sure : float32 ndarray
+        As `confidence` gives it; NaN stays.
+
+    Examples
+    --------
+    >>> solver_weight(np.array([0.05, 0.5, 0.99], np.float32)).round(2).tolist()
+    [0.77, 1.0, 1.49]
+    """
+    return np.float32(1.5) / (2 - sure)
 
 
 def statistics(

@@ -2,12 +2,14 @@
 
 Matches are float32 (14, ny, nx), see `match.CHANNELS`; displacements are px at mip 0. The filters
 run in the order of the flags of `Reason`: first those that look at a match alone, then, on what is
-left, those that compare it with its neighbours in the section, last the one that compares sections.
+left, those that compare it with its neighbours in the section, then the one that compares
+sections. What all of this says together of a match is its confidence, see `confidence`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntFlag
 
 import numpy as np
@@ -38,6 +40,7 @@ class Reason(IntFlag):
     STRAIN = 128
     COMPONENT = 256
     CYCLE = 512
+    CONFIDENCE = 1024
 
 
 def reject_outliers(
@@ -184,32 +187,68 @@ def cycle_error(near: Floats, link: Floats, far: Floats, *, spacing_px: int) -> 
     return near[:2] + _along(near, link[:2], spacing_px) - far[:2]
 
 
-def cycle_lengths(
-    own: Mapping[int, Floats], links: Mapping[tuple[int, int], Floats], *, spacing_px: int
-) -> dict[int, Floats]:
-    """How far each match of a section is from the best agreeing way over a third section.
+@dataclass(frozen=True)
+class Judged:
+    """What the filters leave of the matches of one pair of sections."""
+
+    matches: Floats
+    """(len(CHANNELS), ny, nx); NaN in all channels where rejected."""
+    reasons: NDArray[np.uint16]
+    """(ny, nx): `Reason` flags."""
+    cycle_px: Floats
+    """(ny, nx): how far the match is from the best agreeing way over a third section, that is, the
+    least length of a `cycle_error` that it takes part in as near or far, px at mip 0; NaN where
+    there is no such way."""
+
+
+def judge_section(
+    own: Mapping[int, Floats],
+    links: Mapping[tuple[int, int], Floats],
+    *,
+    spacing_px: int,
+    config: FilterConfig,
+) -> dict[int, Judged]:
+    """Run all filters over the matches of one section.
 
     Parameters
     ----------
-    own : mapping of int to float32 ndarray of shape (2 or more, ny, nx)
+    own : mapping of int to float32 ndarray of shape (len(CHANNELS), ny, nx)
         Matches of section z with z - d, by d.
-    links : mapping of (int, int) to float32 ndarray of shape (2 or more, ny, nx)
-        Matches of section z - near with z - far, by (near, far); those that there are.
+    links : mapping of (int, int) to float32 ndarray of shape (len(CHANNELS), ny, nx)
+        Matches of section z - near with z - far, by (near, far), both of which are in `own`: they
+        close cycles.
     spacing_px : int
         Distance of the nodes, px at mip 0.
+    config : FilterConfig
+        The limits.
 
     Returns
     -------
-    dict of int to float32 ndarray of shape (ny, nx)
-        By d, the least length of a `cycle_error` that the match is part of as near or far, px at
-        mip 0; NaN where there is no cycle.
+    dict of int to Judged
+        By d. A section's answer does not depend on what is rejected of another's.
     """
-    least = {d: np.full(matches.shape[1:], np.nan, np.float32) for d, matches in own.items()}
-    for (near, far), link in links.items():
-        error = length(cycle_error(own[near], link, own[far], spacing_px=spacing_px))
+    alone = {
+        d: reject_outliers(matches, spacing_px=spacing_px, config=config)
+        for d, matches in own.items()
+    }
+    kept = {d: matches for d, (matches, _) in alone.items()}
+    reasons = {d: flags for d, (_, flags) in alone.items()}
+    trusted_links = {
+        pair: reject_outliers(matches, spacing_px=spacing_px, config=config)[0]
+        for pair, matches in links.items()
+    }
+    for (near, far), link in trusted_links.items():
+        kept[near], kept[far], near_flags, far_flags = reject_cycles(
+            kept[near], link, kept[far], spacing_px=spacing_px, config=config
+        )
+        reasons[near] = reasons[near] | near_flags
+        reasons[far] = reasons[far] | far_flags
+    cycle_px = {d: np.full(m.shape[1:], np.nan, np.float32) for d, m in kept.items()}
+    for (near, far), link in trusted_links.items():
+        error = length(cycle_error(kept[near], link, kept[far], spacing_px=spacing_px))
         for d in (near, far):
-            least[d] = np.fmin(least[d], error)
-    return least
+            cycle_px[d] = np.fmin(cycle_px[d], error)
+    return {d: Judged(kept[d], reasons[d], cycle_px[d]) for d in kept}
 
 
 def count_reasons(reasons: NDArray[np.uint16]) -> dict[str, int]:

@@ -45,7 +45,7 @@ def local_background(
     known : bool ndarray of shape (ny, nx)
         Where `image` shows something; the rest does not count.
     block_px : int
-        About the side of the blocks.
+        About the side of the blocks; an image that does not hold 3 x 3 is one block.
 
     Returns
     -------
@@ -53,6 +53,8 @@ def local_background(
         The spreads are at least half of what is usual in the section, and 4 grey values: a smooth
         place does not turn noise into contrast.
     """
+    if min(image.shape) < 3 * block_px:
+        block_px = max(image.shape)  # a fold would fill too much of so few blocks
     grids = block_percentiles(image, known, (10, 50, 90), block_px)
     low, median, high = (_smoothed(grid) for grid in grids)
     below, above = median - low, high - median
@@ -154,7 +156,11 @@ def clipped_areas(
 
 
 def dark_areas(
-    mean: Image, contrast: Image, known: NDArray[np.bool_], fraction: float
+    mean: Image,
+    contrast: Image,
+    known: NDArray[np.bool_],
+    usual: NDArray[np.bool_],
+    fraction: float,
 ) -> NDArray[np.bool_]:
     """Return the pixels in the dark: windows that are both much darker and flatter than usual.
 
@@ -162,15 +168,16 @@ def dark_areas(
     ----------
     mean, contrast : float32 ndarrays of shape (ny, nx)
         Mean and standard deviation in the window round each pixel, grey values.
-    known : bool ndarray of shape (ny, nx)
+    known, usual : bool ndarrays of shape (ny, nx)
+        What may be judged, and what says how the section usually is.
     fraction : float
         Of the section's median, which the mean must not exceed; the contrast must be below half of
         its median. A red blood cell is as flat but only a third darker than the tissue.
     """
-    if not known.any() or fraction <= 0:
+    if not usual.any() or fraction <= 0:
         return np.zeros(known.shape, np.bool_)
-    usual, lively = float(np.median(mean[known])), float(np.median(contrast[known]))
-    return known & (mean <= fraction * usual) & (contrast <= 0.5 * lively)
+    grey, lively = float(np.median(mean[usual])), float(np.median(contrast[usual]))
+    return known & (mean <= fraction * grey) & (contrast <= 0.5 * lively)
 
 
 def _smoothed(grid: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ later stages see them the right way round.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -19,6 +20,8 @@ from alignment.placement import PairAffine
 
 Key = tuple[int, int]
 """(z, d): section z against section z - d."""
+
+_SURE_LINKS = 2  # a mirrored section may resemble one other section by chance, hardly two
 
 
 def mirror(width_px: float) -> Affine:
@@ -40,8 +43,9 @@ def pairs_to_mirror(
 ) -> list[Key]:
     """Return the pairs that are worth comparing once more with one section mirrored.
 
-    Where pairs link all sections, there is nothing to explain. Else it is the pairs between groups
-    of linked sections.
+    Where pairs link all sections, each by two pairs or more, there is nothing to explain. Else it
+    is the pairs between groups of linked sections, and all pairs of a section with a single link,
+    which may be a chance; `more_alike` then chooses.
 
     Parameters
     ----------
@@ -53,15 +57,31 @@ def pairs_to_mirror(
         All sections that are there.
     """
     groups = _Groups(sections)
+    links = Counter(end for z, d in found for end in (z, z - d))
     for z, d in found:
         groups.join(z - d, z, is_mirrored=False)
-    return [(z, d) for z, d in compared if groups.find(z)[0] != groups.find(z - d)[0]]
+    return [
+        (z, d)
+        for z, d in compared
+        if groups.find(z)[0] != groups.find(z - d)[0] or min(links[z], links[z - d]) < _SURE_LINKS
+    ]
+
+
+def more_alike(
+    plain: Mapping[Key, PairAffine], mirrored: Mapping[Key, PairAffine]
+) -> dict[Key, PairAffine]:
+    """Return all pairs; of one that was found both plain and mirrored, that of higher score."""
+    return dict(plain) | {
+        key: pair
+        for key, pair in mirrored.items()
+        if key not in plain or pair.score > plain[key].score
+    }
 
 
 def mirrored_sections(pairs: Mapping[Key, PairAffine]) -> tuple[int, ...]:
     """Return the sections that are mirrored against most of those they are linked to.
 
-    Pairs of higher score are believed first, so one wrong pair does not turn a group over. Of two
+    Pairs of higher score are believed first, so a chance match does not turn sections over. Of two
     equally many, those with the first section of all are called plain.
     """
     sections = sorted({z for z, _ in pairs} | {z - d for z, d in pairs})

@@ -17,7 +17,7 @@ MAX_UNITS_PER_STAGE = 100_000
 """A Dask graph beyond this stalls its scheduler; slabs of sections come first."""
 CORE_S_PER_MPX = {
     "ingest": 0.12,
-    "masks": 0.05,
+    "masks": 0.12,
     "features": 0.24,
     "coarse": 1.0,
     "match": 4.5,

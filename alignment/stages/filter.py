@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.confidence import RIGHT_PX, confidence
-from alignment.filter import count_reasons, cycle_lengths, reject_cycles, reject_outliers
+from alignment.confidence import RIGHT_PX, reject_unsure, shipped_model
+from alignment.filter import count_reasons, judge_section
 from alignment.match import CHANNELS, grid_spacing_px
 from alignment.runs import Run, load
 from alignment.stages import inputs
@@ -52,7 +53,7 @@ def phases(run: Run) -> Iterator[Phase]:
             dimension_names=("z", "y", "x"),
         )
     units = [Section(z) for z in sections]
-    yield Phase("sections", units, judge_section, reads_matches, ("filter", "match"))
+    yield Phase("sections", units, judge, reads_matches, ("filter", "match"))
 
 
 def _own(run: Run, z: int) -> dict[int, int]:
@@ -69,50 +70,38 @@ def _cycles(run: Run, z: int) -> list[tuple[int, int]]:
     ]
 
 
-def reads_matches(unit: Section, *, run_uri: str) -> list[Ref]:
-    """Return the section's matches, and those of its earlier neighbours that close a cycle."""
+def reads_matches(unit: Section, *, run_uri: str) -> list[Ref | str]:
+    """Return the section's matches, its earlier neighbours' that close a cycle, and the model."""
     run, z = load(run_uri), unit.z
     own = [ref for d, k in _own(run, z).items() for ref in pair_refs(run, z, d, retry=k)]
     links = [ref for a, b in _cycles(run, z) for ref in pair_refs(run, z - a, b - a)]
-    return [*own, *links, *holes_refs(run, z)]
+    return [*own, *links, *holes_refs(run, z), shipped_model().text()]
 
 
-def judge_section(unit: Section, *, run_uri: str) -> Record:
+def judge(unit: Section, *, run_uri: str) -> Record:
     """Write the trusted matches of section z with its earlier neighbours."""
-    run = load(run_uri)
-    z = unit.z
-    spacing = grid_spacing_px(run.config.match)
-    trusted, reasons = {}, {}
-    for d, k in _own(run, z).items():
-        trusted[d], reasons[d] = _judge(run, z, d, retry=k)
-    links = {(near, far): _judge(run, z - near, far - near)[0] for near, far in _cycles(run, z)}
-    for (near, far), link in links.items():
-        trusted[near], trusted[far], cycle_near, cycle_far = reject_cycles(
-            trusted[near], link, trusted[far], spacing_px=spacing, config=run.config.filter
-        )
-        reasons[near] = reasons[near] | cycle_near
-        reasons[far] = reasons[far] | cycle_far
-    cycle_px = cycle_lengths(trusted, links, spacing_px=spacing)
+    run, z = load(run_uri), unit.z
+    spacing, config = grid_spacing_px(run.config.match), run.config.filter
+    own = {d: read_pair(run, z, d, retry=k) for d, k in _own(run, z).items()}
+    links = {(near, far): read_pair(run, z - near, far - near) for near, far in _cycles(run, z)}
     record: Record = {"z": z, "pairs": {}, "bytes_read": 0, "bytes_written": 0}
-    for d, matches in trusted.items():
-        sure = confidence(matches, spacing_px=spacing, cycle_px=cycle_px[d])
-        inputs.write_row(open_array(run_uri, f"confidence/{d}"), z, sure)
-        digest = inputs.write_row(open_array(run_uri, f"trusted/{d}"), z, matches)
-        inputs.write_row(open_array(run_uri, f"rejected/{d}"), z, reasons[d])
-        record["pairs"][str(d)] = {
-            "trusted": int(np.isfinite(matches[0]).sum()),
-            "reasons": count_reasons(reasons[d]),
-            "right": round(float(np.nansum(sure)), 3),
-            "sha256": digest,
+    for d, judged in judge_section(own, links, spacing_px=spacing, config=config).items():
+        trusted, sure = reject_unsure(judged, spacing_px=spacing, config=config)
+        rows: dict[str, NDArray[Any]] = {
+            "trusted": trusted.matches,
+            "rejected": trusted.reasons,
+            "confidence": sure,
         }
-        record["bytes_read"] += int(matches.nbytes)
-        record["bytes_written"] += int(matches.nbytes + reasons[d].nbytes + sure.nbytes)
+        digests = {
+            name: inputs.write_row(open_array(run_uri, f"{name}/{d}"), z, row)
+            for name, row in rows.items()
+        }
+        record["pairs"][str(d)] = {
+            "trusted": int(np.isfinite(sure).sum()),
+            "reasons": count_reasons(trusted.reasons),
+            "right": round(float(np.nansum(sure)), 3),
+            "sha256": digests["trusted"],
+        }
+        record["bytes_read"] += int(own[d].nbytes)
+        record["bytes_written"] += sum(int(row.nbytes) for row in rows.values())
     return record
-
-
-def _judge(
-    run: Run, z: int, d: int, *, retry: int = 0
-) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    matches = read_pair(run, z, d, retry=retry)
-    spacing = grid_spacing_px(run.config.match)
-    return reject_outliers(matches, spacing_px=spacing, config=run.config.filter)

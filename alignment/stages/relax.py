@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from alignment.confidence import solver_weight
 from alignment.match import CHANNELS, grid_spacing_px
 from alignment.relax import PairMatches, relax_stack
 from alignment.runs import Run, load
@@ -35,7 +36,10 @@ def relax(_: Whole, *, run_uri: str) -> Record:
     matches = []
     for z, d in inputs.trusted_pairs(run):
         trusted = inputs.read_row(open_array(run_uri, f"trusted/{d}"), z)
-        matches.append(PairMatches(z, d, trusted[:2], trusted[COVARIANCE]))
+        sure = inputs.read_row(open_array(run_uri, f"confidence/{d}"), z)
+        matches.append(
+            PairMatches(z, d, trusted[:2], trusted[COVARIANCE], weight=solver_weight(sure))
+        )
     relaxed = relax_stack(
         matches,
         run.shape[0],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,8 @@ from scipy.optimize import minimize
 
 from alignment.confidence import RIGHT_PX, STATISTICS, Model, statistics
 from alignment.config import PipelineConfig
-from alignment.filter import cycle_lengths
+from alignment.filter import judge_section
+from storage.provenance import module_code
 from tests.accuracy.changing import make_changing
 from tests.accuracy.recipes import RECIPES
 from tests.accuracy.runner import Outcome, run_stack
@@ -29,12 +30,27 @@ from tests.accuracy.sets import SETS
 
 FIT = ("phantom", "vnc")
 TEST = ("fib", "isbi")
+FORMS = ("as it is", "enlarged")
+"""Of a set; fib is enlarged as it is."""
 GROUPS = {"phantom": 3, "vnc": 3, "fib": 8, "isbi": 8}
+"""Sections that are copied; in the enlarged form `GROUPS["fib"]` of every set."""
 SEEDS = {"std": 21, "hard": 22}
+ENLARGED_PX = 288
+"""Side of the middle of a section that is enlarged twice."""
 BINS = 10
+
+COMMAND = "python -m tests.accuracy.fit_confidence --write"
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "alignment/confidence.json"
+PAGE = ROOT / "docs/confidence.md"
+PICTURE = ROOT / "docs/images/confidence.png"
+MARKERS = ("<!-- table -->", "<!-- end of table -->")
 
 _PENALTY = 1e-3  # on standardised weights: ties between statistics that say the same are shared
 _LEAST_STEP = 200  # matches a step of the monotone curve stands for, at least
+_FOR = ("score", "r_delta_5", "r_delta_10", "r_delta_15", "sharpness", "mirror", "overlap")
+_FOR = (*_FOR, "neighbours")  # the more of these, the surer, on every tissue
+_FREE = ("open",)
 
 Floats = NDArray[np.float64]
 
@@ -54,21 +70,39 @@ class Sample:
         return self.error_px <= RIGHT_PX
 
 
-def collect(name: str, recipe: str, folder: Path) -> Sample:
-    """Match the stack of one set and recipe, or read what an earlier call left in `folder`."""
+def stacks() -> Iterator[tuple[str, str, str]]:
+    """Yield set, recipe and form of every stack."""
+    for name in (*FIT, *TEST):
+        for form in FORMS[:1] if name == "fib" else FORMS:
+            for recipe in SEEDS:
+                yield name, recipe, form
+
+
+def collect(name: str, recipe: str, form: str, folder: Path) -> Sample:
+    """Match one stack, or read what an earlier call left in `folder`."""
     config = PipelineConfig()
     used = config.model_dump_json(include={"masks", "features", "coarse", "match"})
-    digest = hashlib.sha256(used.encode()).hexdigest()[:8]
-    path = folder / f"{name}-{recipe}-{digest}.npz"
+    code = module_code("alignment.rematch")
+    digest = hashlib.sha256((used + code).encode()).hexdigest()[:8]
+    path = folder / f"{name}-{recipe}-{form.replace(' ', '_')}-{digest}.npz"
     if not path.exists():
-        stack = make_changing(
-            SETS[name](), RECIPES[recipe], seed=SEEDS[recipe], groups=GROUPS[name]
-        )
+        base, groups, seed = SETS[name](), GROUPS[name], SEEDS[recipe]
+        if form == "enlarged":
+            base, groups, seed = enlarged(base), GROUPS["fib"], seed + 100
+        stack = make_changing(base, RECIPES[recipe], seed=seed, groups=groups)
         outcome = run_stack(stack, config)
         path.parent.mkdir(parents=True, exist_ok=True)
         save(path, outcome)
     pairs, spacing_px = read(path)
     return sample(pairs, spacing_px)
+
+
+def enlarged(base: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the middle of each section, enlarged twice: blurred tissue of large structures."""
+    first = [(n - ENLARGED_PX) // 2 for n in base.shape[1:]]
+    cut = base[:, first[0] : first[0] + ENLARGED_PX, first[1] : first[1] + ENLARGED_PX]
+    size = (2 * ENLARGED_PX, 2 * ENLARGED_PX)
+    return np.stack([cv2.resize(one, size, interpolation=cv2.INTER_CUBIC) for one in cut])
 
 
 def save(path: Path, outcome: Outcome) -> None:
@@ -94,25 +128,29 @@ def read(path: Path) -> tuple[Pairs, int]:
 
 
 def sample(pairs: Pairs, spacing_px: int) -> Sample:
-    """Return the statistics and errors of all matches whose truth is known."""
+    """Return the statistics and errors of the matches that pass the other filters."""
     rows, errors = [], []
     for z in sorted({z for z, _ in pairs}):
         own = {d: pairs[at, d][0] for at, d in pairs if at == z}
         links = {
             (a, b): pairs[z - a, b - a][0] for a in own for b in own if (z - a, b - a) in pairs
         }
-        cycles = cycle_lengths(own, links, spacing_px=spacing_px)
-        for d, matches in own.items():
-            found = statistics(matches, spacing_px=spacing_px, cycle_px=cycles[d])
-            error = np.hypot(*(matches[:2] - pairs[z, d][1]))
+        judged = judge_section(own, links, spacing_px=spacing_px, config=PipelineConfig().filter)
+        for d, left in judged.items():
+            found = statistics(left.matches, spacing_px=spacing_px, cycle_px=left.cycle_px)
+            error = np.hypot(*(left.matches[:2] - pairs[z, d][1]))
             known = np.isfinite(error)
             rows.append(found[:, known].T)
             errors.append(error[known])
     return Sample(np.concatenate(rows), np.concatenate(errors))
 
 
-def fit(samples: Sequence[Sample]) -> Model:
-    """Fit a model; every sample counts the same, however many matches it has."""
+def fit(samples: Sequence[Sample], *, made_by: str = "") -> Model:
+    """Fit a model; every sample counts the same, however many matches it has.
+
+    No statistic may count against what it means (`_FOR`): where two say nearly the same on one
+    tissue, their difference says something only about that tissue.
+    """
     x = np.concatenate([s.statistics for s in samples])
     right = np.concatenate([s.right for s in samples])
     weight = np.concatenate([np.full(len(s.right), 1 / len(s.right)) for s in samples])
@@ -129,7 +167,12 @@ def fit(samples: Sequence[Sample]) -> Model:
         value = weight @ np.logaddexp(0, -margin) + _PENALTY / 2 * inner @ inner
         return float(value), scaled.T @ slope + _PENALTY * inner
 
-    w = minimize(loss, np.zeros(scaled.shape[1]), jac=True, method="L-BFGS-B").x
+    bounds = [
+        (None, None) if name in _FREE else (0, None) if name in _FOR else (None, 0)
+        for name in STATISTICS
+    ]
+    start = np.zeros(scaled.shape[1])
+    w = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[*bounds, (None, None)]).x
     logit = scaled @ w
     knots, probabilities = monotone(logit, right, weight)
     return Model(
@@ -137,6 +180,7 @@ def fit(samples: Sequence[Sample]) -> Model:
         weights=dict(zip(STATISTICS, (w[:-1] / std).tolist(), strict=True)),
         logits=tuple(knots),
         probabilities=tuple(probabilities),
+        made_by=made_by,
     )
 
 
@@ -190,7 +234,7 @@ def predict(model: Model, statistics: Floats) -> Floats:
 
 
 def main() -> None:
-    """Match, fit, test, and with --write put the model into the package."""
+    """Match, fit, test, and with --write put model, table and plot into the project."""
     parser = argparse.ArgumentParser(
         description=__doc__, prog="python -m tests.accuracy.fit_confidence"
     )
@@ -198,16 +242,90 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    found = {
-        (name, recipe): collect(name, recipe, options.matches)
-        for name in (*FIT, *TEST)
-        for recipe in SEEDS
+    found = {of: collect(*of, options.matches) for of in stacks()}
+    models = {
+        sets: fit([s for (name, _, _), s in found.items() if name in sets], made_by=COMMAND)
+        for sets in (FIT, TEST)
     }
-    for fitted, tested in ((FIT, TEST), (TEST, FIT)):
-        model = fit([s for (name, _), s in found.items() if name in fitted])
-        for (name, recipe), s in found.items():
-            c = calibration(predict(model, s.statistics), s.right)
-            print(fitted, name, recipe, len(s.right), s.right.mean().round(3), round(c.error, 4))
+    tables, curves = [], {}
+    for sets, model in models.items():
+        rows = [(" ".join(of), found[of]) for of in found if of[0] not in sets] + [
+            (f"**{name}**", merged([s for of, s in found.items() if of[0] == name]))
+            for name in (*FIT, *TEST)
+            if name not in sets
+        ]
+        judged = {label: (s, predict(model, s.statistics)) for label, s in rows}
+        tables.append(table(sets, judged))
+        for label, (s, predicted) in judged.items():
+            if label.startswith("**"):
+                curves[f"{label.strip('*')}, fitted on {' and '.join(sets)}"] = calibration(
+                    predicted, s.right
+                )
+    text = "\n".join(tables)
+    print(text)
+    if options.write:
+        MODEL.write_text(models[FIT].text(), encoding="utf-8")
+        replace_between(PAGE, text)
+        draw(curves, PICTURE)
+
+
+def merged(samples: Sequence[Sample]) -> Sample:
+    """Return the matches of all."""
+    return Sample(
+        np.concatenate([s.statistics for s in samples]),
+        np.concatenate([s.error_px for s in samples]),
+    )
+
+
+def table(sets: Sequence[str], judged: dict[str, tuple[Sample, Floats]]) -> str:
+    """Return the lines of the page on one model, tested on sets that it was not fitted on."""
+    lines = [
+        f"Fitted on {' and '.join(sets)}:",
+        "",
+        "| tested on | matches | right | predicted | calibration error | Brier score | by chance |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for label, (s, predicted) in judged.items():
+        share = s.right.mean()
+        lines.append(
+            f"| {label} | {len(s.right):,} | {share:.3f} | {predicted.mean():.3f} | "
+            f"{calibration(predicted, s.right).error:.3f} | "
+            f"{np.square(predicted - s.right).mean():.3f} | {share * (1 - share):.3f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def replace_between(page: Path, text: str) -> None:
+    """Put a text between the two markers of a page."""
+    before, rest = page.read_text(encoding="utf-8").split(MARKERS[0])
+    after = rest.split(MARKERS[1])[1]
+    page.write_text(f"{before}{MARKERS[0]}\n\n{text}\n{MARKERS[1]}{after}", encoding="utf-8")
+
+
+def draw(curves: dict[str, Calibration], path: Path) -> None:
+    """Draw predicted against observed frequencies."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for (label, curve), marker in zip(curves.items(), "osD^", strict=False):
+        axes.plot(
+            curve.predicted,
+            curve.observed,
+            marker=marker,
+            markersize=4,
+            linewidth=1,
+            label=f"{label}: {curve.error:.3f}",
+        )
+    axes.set_xlabel("predicted probability that a match is right to 1 px")
+    axes.set_ylabel("share of such matches that are")
+    axes.legend(title="tissue: expected calibration error", fontsize=8, title_fontsize=8)
+    axes.set_aspect("equal")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -144,7 +144,9 @@ def simulated(every: int) -> Iterator[tuple[str, ...]]:
     for kind in ("fold", "crack"):
         scores, truths = [], []
         for seed in range(1, 11, every):
-            settings = {"fold_section": None, "blank_section": None, "corner_section": None}
+            settings: dict[str, Any] = dict.fromkeys(
+                ("fold_section", "blank_section", "corner_section")
+            )
             settings[f"{kind}_section"] = 0
             config = PhantomConfig(sections=1, seed=seed, **settings)
             image = halved(Phantom(config).section(0)[np.newaxis])[0]

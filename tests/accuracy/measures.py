@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.confidence import reject_unsure
 from alignment.config import FilterConfig
-from alignment.filter import reject_cycles, reject_outliers
+from alignment.filter import judge_section
 from alignment.match import CHANNELS
 from tests.accuracy.runner import Outcome, PairMatch
 
@@ -132,20 +133,22 @@ def tightened(times: float, config: FilterConfig) -> FilterConfig:
 def kept(outcome: Outcome, config: FilterConfig) -> Kept:
     """Return which nodes of every pair keep their match."""
     spacing = outcome.spacing_px
-    trusted = {
-        (p.z, p.d): reject_outliers(p.matches, spacing_px=spacing, config=config)[0]
-        for p in outcome.pairs
-    }
-    result = dict(trusted)
-    if config.max_cycle_px < OFF["max_cycle_px"]:
-        for z, near in trusted:
-            for far in range(near + 1, 9):
-                link = trusted.get((z - near, far - near))
-                if (z, far) in trusted and link is not None:
-                    result[z, near], result[z, far], *_ = reject_cycles(
-                        result[z, near], link, result[z, far], spacing_px=spacing, config=config
-                    )
-    return [np.isfinite(result[p.z, p.d][0]) for p in outcome.pairs]
+    matches = {(p.z, p.d): p.matches for p in outcome.pairs}
+    result = {}
+    for z in {p.z for p in outcome.pairs}:
+        own = {d: matches[z, d] for at, d in matches if at == z}
+        links = {}
+        if config.max_cycle_px < OFF["max_cycle_px"]:
+            links = {
+                (near, far): matches[z - near, far - near]
+                for near in own
+                for far in own
+                if (z - near, far - near) in matches
+            }
+        for d, judged in judge_section(own, links, spacing_px=spacing, config=config).items():
+            _, sure = reject_unsure(judged, spacing_px=spacing, config=config)
+            result[z, d] = np.isfinite(sure)
+    return [result[p.z, p.d] for p in outcome.pairs]
 
 
 def rates(outcome: Outcome, keep: Kept, limit: float = 0.0) -> Rates:

@@ -1,24 +1,34 @@
 import numpy as np
 import pytest
 
-from alignment.confidence import STATISTICS, Model, confidence, shipped_model, statistics
+from alignment.confidence import (
+    STATISTICS,
+    Model,
+    confidence,
+    reject_unsure,
+    shipped_model,
+    solver_weight,
+    statistics,
+)
+from alignment.config import FilterConfig
 from alignment.errors import ShapeError
+from alignment.filter import Judged, Reason
 from alignment.match import CHANNELS
 
 SPACING = 32
 GOOD = {
     "score": 0.7,
     "peak_ratio": 3.0,
-    "r_delta_5": 0.3,
+    "r_delta_5": 0.25,
     "r_delta_10": 0.5,
     "r_delta_15": 0.5,
     "sharpness": 0.8,
     "mirror": 0.7,
     "curvature_ratio": 4.5,
     "overlap": 1.0,
-    "cov_yy": 0.05,
+    "cov_yy": 0.15,
     "cov_yx": 0.0,
-    "cov_xx": 0.05,
+    "cov_xx": 0.15,
 }
 
 
@@ -62,9 +72,8 @@ def test_good_matches_are_sure_and_bad_ones_are_not():
     assert judge(wild).max() < 0.5
 
 
-@pytest.mark.parametrize("worse", [{"cov_yy": 0.5, "cov_xx": 0.5}])
-def test_a_larger_covariance_is_less_sure(worse):
-    assert (judge(matches(**worse)) < judge(matches())).all()
+def test_a_larger_covariance_is_less_sure():
+    assert (judge(matches(cov_yy=6.0, cov_xx=6.0)) < judge(matches())).all()
 
 
 def test_a_match_that_its_neighbours_or_a_third_section_contradict_is_less_sure():
@@ -110,6 +119,26 @@ def test_the_shipped_model_is_a_probability_that_rises():
     assert 0 < shipped.probabilities[0] < 0.2
     assert 0.9 < shipped.probabilities[-1] <= 1
     assert "fit_confidence" in shipped.made_by
+
+
+def test_unsure_matches_are_rejected_with_their_reason_and_the_others_keep_their_confidence():
+    made = matches()
+    made[CHANNELS.index("overlap"), 0, :4] = (-1.5, -1, 0.5, 1.5)
+    judged = Judged(made, np.zeros((12, 14), np.uint16), np.full((12, 14), 0.5, np.float32))
+    config = FilterConfig(min_confidence=0.3)
+    left, sure = reject_unsure(judged, spacing_px=SPACING, config=config, model=model(overlap=1.0))
+    assert list(left.reasons[0, :4]) == [Reason.CONFIDENCE, Reason.CONFIDENCE, 0, 0]
+    np.testing.assert_allclose(sure[0, :4], [np.nan, np.nan, 0.65, 0.9], rtol=1e-6)
+    assert np.isnan(left.matches[:, 0, :2]).all()
+    np.testing.assert_array_equal(left.matches[:, 0, 2:], made[:, 0, 2:])
+    assert left.reasons.dtype == np.uint16
+    assert sure.dtype == left.cycle_px.dtype == np.float32
+
+
+def test_the_surer_a_match_the_more_it_weighs_and_none_weighs_nothing():
+    weights = solver_weight(np.array([0, 0.25, 0.5, 0.75, 1, np.nan], np.float32))
+    np.testing.assert_allclose(weights, [0.75, 1.5 / 1.75, 1, 1.2, 1.5, np.nan], rtol=1e-6)
+    assert weights.dtype == np.float32
 
 
 def test_other_shapes_are_refused():

@@ -6,7 +6,14 @@ from scipy import ndimage as ndi
 
 from alignment.config import FilterConfig
 from alignment.errors import ShapeError
-from alignment.filter import Reason, count_reasons, cycle_error, reject_cycles, reject_outliers
+from alignment.filter import (
+    Reason,
+    count_reasons,
+    cycle_error,
+    judge_section,
+    reject_cycles,
+    reject_outliers,
+)
 from alignment.match import CHANNELS
 
 SPACING = 32
@@ -138,6 +145,7 @@ def test_a_match_can_have_several_reasons_and_counts_once():
         "STRAIN",
         "COMPONENT",
         "CYCLE",
+        "CONFIDENCE",
     ]
 
 
@@ -295,6 +303,50 @@ def test_disagreement_within_the_limit_is_tolerated():
     far[0] += 5
     assert not close(near, link, far, max_cycle_px=5.5)[3].any()
     assert close(near, link, far, max_cycle_px=4.5)[3].any()
+
+
+# --------------------------------------------------------------------------- sections
+
+
+def judge_all(near, link, far, **limits):
+    return judge_section(
+        {1: near, 2: far},
+        {(1, 2): link},
+        spacing_px=SPACING,
+        config=FilterConfig(**LIMITS | limits),
+    )
+
+
+def test_a_section_is_judged_by_all_filters_in_order():
+    near, link, far = three_ways()
+    near[CHANNELS.index("score"), 3, 3] = 0.01
+    far[0, 10, 10] -= 7  # little enough for the median, too much for the cycle
+    link[CHANNELS.index("score"), 20, 20] = 0.01
+    judged = judge_all(near, link, far)
+    assert judged[1].reasons[3, 3] == Reason.SCORE
+    assert judged[2].reasons[10, 10] == Reason.CYCLE
+    assert np.count_nonzero(judged[1].reasons) == np.count_nonzero(judged[2].reasons) == 1
+    for one, matches in ((judged[1], near), (judged[2], far)):
+        kept = one.reasons == 0
+        np.testing.assert_array_equal(one.matches, np.where(kept, matches, np.nan))
+        assert np.isnan(one.cycle_px[~kept]).all()
+    # No cycle goes over a link that is not trusted itself.
+    assert np.isnan(judged[1].cycle_px).sum() > 2
+    assert np.nanmax(judged[1].cycle_px) < 1e-3
+
+
+def test_a_match_is_as_far_off_as_its_best_cycle_says():
+    near, link, far = three_ways()
+    other = far.copy()
+    other[0] += 3
+    judged = judge_section(
+        {1: near, 2: far, 3: other},
+        {(1, 2): link, (1, 3): link},
+        spacing_px=SPACING,
+        config=FilterConfig(**LIMITS),
+    )
+    np.testing.assert_allclose(judged[1].cycle_px, 0, atol=1e-4)
+    np.testing.assert_allclose(judged[3].cycle_px, 3, atol=1e-4)
 
 
 def test_matches_with_other_channels_or_nodes_are_refused():

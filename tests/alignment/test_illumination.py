@@ -8,7 +8,7 @@ import pytest
 
 from alignment.config import MasksConfig
 from alignment.defects import Defect, area_fractions
-from alignment.illumination import clipped_areas, local_background, shading
+from alignment.illumination import clipped_areas, dark_areas, local_background, shading
 from alignment.masks import estimate_valid
 
 
@@ -55,11 +55,29 @@ def test_gloom_is_underexposed():
     assert not reasons[120:].any()
 
 
+def test_gloom_that_is_flat_too_has_both_reasons():
+    grey = tissue()
+    grey[:100] = 0.04 * grey[:100] + 4
+    _, reasons = estimate_valid(as_image(grey), MasksConfig(grow_px=0))
+    assert (reasons[:80] == Defect.UNDEREXPOSED | Defect.FLAT).all()
+
+
 def test_dark_but_lively_tissue_is_not():
     grey = tissue()
     grey[:100] -= 70
     valid, _ = estimate_valid(as_image(grey), MasksConfig())
     assert valid.all()
+
+
+def test_dark_windows_with_contrast_are_tissue():
+    shape = (8, 8)
+    mean, contrast = np.full(shape, 100, np.float32), np.full(shape, 20, np.float32)
+    mean[:2] = 10
+    contrast[0] = 2
+    everywhere = np.ones(shape, bool)
+    found = dark_areas(mean, contrast, everywhere, everywhere, 0.25)
+    assert found[0].all()
+    assert not found[1:].any()
 
 
 @pytest.mark.parametrize(("end", "reason"), [(0, Defect.UNDEREXPOSED), (255, Defect.SATURATED)])

@@ -167,6 +167,13 @@ def test_lost_sections_and_pairs_without_overlap_raise_no_alarm():
     assert told(range(20), without={(9, 1), (9, 2), (10, 2), (9, 3), (10, 3), (11, 3)}) == []
 
 
+@pytest.mark.parametrize("foreign", [0, 2, 5])
+def test_a_section_that_resembles_none_says_nothing_about_the_others(foreign):
+    tissue = Tissue(6)
+    tissue.noise[foreign, :] = tissue.noise[:, foreign] = 0
+    assert told(range(6), tissue=tissue) == []
+
+
 def test_a_swap_across_a_gap_is_named():
     order = list(range(20))
     order[7], order[9] = 9, 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from alignment.defects import Defect
 from alignment.report_masks import TINTS, MaskPicture, card, columns, shown_masks, tinted
@@ -13,13 +14,14 @@ def test_every_reason_has_a_tint_of_its_own():
     assert len(set(TINTS.values())) == len(TINTS)
 
 
-def test_a_thin_seam_survives_in_a_small_picture():
-    image = np.full((2000, 1000), 100, np.uint8)
-    reasons = np.zeros((1000, 500), np.uint8)
-    reasons[:, 250] = Defect.SEAM
-    shown = tinted(image, reasons, 200)
-    assert shown.shape == (200, 100, 3)
-    coloured = (shown.max(axis=-1) != shown.min(axis=-1)).any(axis=0)
+@pytest.mark.parametrize("along", [0, 1])
+def test_a_thin_seam_survives_in_a_small_picture(along):
+    image = np.full((2000, 2000), 100, np.uint8)
+    reasons = np.zeros((1000, 1000), np.uint8)
+    reasons[:, 253] = Defect.SEAM
+    shown = tinted(image, reasons.T if along else reasons, 200)
+    assert shown.shape == (200, 200, 3)
+    coloured = (shown.max(axis=-1) != shown.min(axis=-1)).any(axis=along)
     assert np.flatnonzero(coloured).tolist() == [50]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from alignment.blockwise import local_client
 from alignment.commands.convert import as_rows, write_volume
+from alignment.config import MatchConfig
 from alignment.holes import MARGIN_NODES
 from alignment.phantom import Phantom, PhantomConfig
 from alignment.runs import DEFAULT_RESOLUTION_NM, load, prepare
@@ -21,6 +22,7 @@ from storage.volume import open_array
 from .conftest import CONFIG
 
 LOST = np.s_[130:310, 120:300]  # of two sections, 2 and 3
+ROUNDS = len(MatchConfig().refine)
 STAGES = ORDER[: ORDER.index("filter") + 1]
 
 
@@ -87,7 +89,7 @@ def test_the_mesh_and_the_report_use_the_retried_matches(retried):
     assert (4, 3) in inputs.trusted_pairs(load(retried))
     assert np.isfinite(inputs.read_row(open_array(retried, "residuals/3"), 4)[5:9, 5:9]).any()
     figures = read_json(retried + "/qc.json")["matches"]
-    last = ("round2", "retry3_round2")
+    last = f"round{ROUNDS}", f"retry3_round{ROUNDS}"
     assert figures["measured"] == sum(
         record["matched"]
         for phase in last
@@ -120,7 +122,10 @@ def test_a_worker_killed_in_a_retry_changes_nothing(torn, retried, tmp_path):
         for stage in STAGES:
             run_stage(stage, run_uri, client, tell=kill_once if stage == "match" else None)
     assert killed
-    for stage, phases in (("match", ("holes3", "retry3_round2")), ("filter", ("sections",))):
+    for stage, phases in (
+        ("match", ("holes3", f"retry3_round{ROUNDS}")),
+        ("filter", ("sections",)),
+    ):
         for phase in phases:
             expected = records.read_records(retried, stage, phase)
             assert records.read_records(run_uri, stage, phase) == expected
