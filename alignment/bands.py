@@ -42,6 +42,8 @@ FINEST, COARSER = _Boxes(65, 32, 0.35), _Boxes(33, 16, 0.45)
 """At the finest level membranes and glia are as wide as narrow folds: only length tells them."""
 SEED = 1.4
 """Response that a band must reach somewhere, over what it must have all along."""
+GAP_PX = 4
+"""Largest gap between two pieces of one ridge."""
 MARGIN_PX = 128
 """Round a ridge, for its band: more than half of the widest."""
 SHORTEST_PX = 80
@@ -221,7 +223,7 @@ def _long_ones(
     """
     in_small = max(LEAST_SHARE * min(axis.shape), SHORTEST_PX)
     least = min(min_length_px, in_small)
-    ridge = axis >= 1
+    ridge = _closed(axis >= 1)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(ridge.view(np.uint8))
     reach = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
     reach[0] = 0  # the background's label
@@ -259,6 +261,12 @@ def _around(stats: NDArray[np.int32], shape: tuple[int, ...]) -> tuple[slice, sl
         slice(max(y - MARGIN_PX, 0), min(y + h + MARGIN_PX, shape[0])),
         slice(max(x - MARGIN_PX, 0), min(x + w + MARGIN_PX, shape[1])),
     )
+
+
+def _closed(ridge: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Join the pieces of a ridge that a cell beside the band interrupts."""
+    kernel = _disk(GAP_PX // 2)
+    return np.asarray(cv2.morphologyEx(ridge.view(np.uint8), cv2.MORPH_CLOSE, kernel) > 0)
 
 
 def _extent(area: NDArray[np.bool_]) -> float:

@@ -83,7 +83,7 @@ def test_turning_the_section_turns_the_fold():
     reasons = examine_section(image, MasksConfig()).reasons
     turned = examine_section(np.rot90(image).copy(), MasksConfig()).reasons
     assert reasons.any()
-    assert np.mean(turned != np.rot90(reasons)) < 0.01
+    assert np.mean(turned != np.rot90(reasons)) < 0.02
 
 
 def test_gain_and_offset_of_the_camera_change_little():
