@@ -160,6 +160,7 @@ class _Stack:
         self.profile = np.array([*profile, far])
         self.least_link = profile[0] - _WEAK * self.step
         self.noise, self.spread = _MOST_NOISE, _MOST_SPREAD
+        self.quality: dict[int, float] = {}
         self.noise, self.spread = self._noise(distance)
 
     def _noise(self, distance: NDArray[np.intp]) -> tuple[float, float]:
@@ -172,6 +173,7 @@ class _Stack:
                 _, rest, quality = self._fit(use, distance)
                 rests.append(rest)
                 qualities.append(quality)
+                self.quality |= zip(np.unique(self.pairs[use]).tolist(), quality, strict=True)
         noise, spread = (_deviation(np.concatenate(values)) for values in (rests, qualities))
         least = max(_LEAST_NOISE, self.step / 6)
         return max(noise, least), min(max(spread, _LEAST_SPREAD), _MOST_SPREAD)
@@ -263,7 +265,11 @@ class _Stack:
             ]
         gained = [self._link(a, b) for a, b in made if a is not None and b is not None]
         known = [x for x in gained if x is not None]
-        if not known or len(known) < len(gained) or float(np.mean(known)) < self.least_link:
+        shown = sum(known)
+        if len(known) == len(made):
+            # At an end of the stack a place and a quality may explain the same; elsewhere not.
+            shown -= sum(self.quality.get(z, 0.0) for link in made for z in link if z is not None)
+        if not known or len(known) < len(gained) or shown < len(known) * self.least_link:
             return None
         lost = [self._link(a, b) for a, b in cut if a is not None and b is not None]
         far = float(self.profile[-1])

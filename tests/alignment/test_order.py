@@ -207,3 +207,11 @@ def test_what_is_found_does_not_depend_on_the_order_of_the_pairs():
     assert find_order_faults(pairs, range(20)) == find_order_faults(
         dict(reversed(pairs.items())), range(20)
     )
+
+
+@pytest.mark.parametrize("bad", [7, 8, 9, 10])
+def test_a_bad_section_does_not_hide_a_swap(bad):
+    """Its own likenesses are low wherever it is; only their ratios tell its place."""
+    tissue = Tissue(20)
+    tissue.quality[bad] *= 0.4
+    assert told(swap(20, 8), tissue=tissue) == [("swapped", (8, 9), (7, 9, 8, 10))]
