@@ -19,7 +19,9 @@ class Finding:
     sections: tuple[int, ...]
     """z of the sections that it is about."""
     score: float
-    """How sure it is, 0..1; what it measures depends on the kind, and `detail` may say it."""
+    """How sure it is, 0..1: for an order, the share of the misfit of likenesses that it explains;
+    for a double, how far from two sections it is; for a mirrored section, its mean correlation with
+    those that it fits; 1 for an unlinked one, which is a fact."""
     order: tuple[int, ...] = ()
     """The stretch of the stack around them as it should be, for a wrong order; else empty."""
     detail: str = ""
@@ -33,10 +35,20 @@ class Finding:
         'sections 11 and 12 are swapped (score 0.97; suggested order: 10, 12, 11, 13)'
         """
         words = _WORDS[self.kind](self)
-        facts = [f"score {self.score:.2f}"]
+        facts = [] if self.kind == "unlinked" else [f"score {self.score:.2f}"]
         if self.order:
             facts.append(f"suggested order: {_listed(self.order)}")
-        return f"{words}{': ' + self.detail if self.detail else ''} ({'; '.join(facts)})"
+        told = f"{words}: {self.detail}" if self.detail else words
+        return f"{told} ({'; '.join(facts)})" if facts else told
+
+    @property
+    def where(self) -> str:
+        """Return the sections, a long run by its ends.
+
+        >>> Finding("unlinked", (25, 26, 27, 28), 1.0).where
+        '25 to 28'
+        """
+        return _named(self.sections).partition(" ")[2]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as a record keeps it."""

@@ -26,9 +26,8 @@ _GAP_GREY, _GAP_SPREAD = 0.15, 0.1
 shares of the tissue's median: nothing is seen through it."""
 
 
-_LEAST_CRACK = 0.9
-"""Share of ``crack_contrast`` that the median of a bright crack reaches: it is evenly bright, where
-the lumen of a vessel reaches 0.75."""
+_LEAST_CRACK = 0.75
+"""Share of ``crack_contrast`` that a bright crack's inner part reaches: it is evenly bright."""
 
 
 class Tear(NamedTuple):
@@ -37,7 +36,8 @@ class Tear(NamedTuple):
     kind: Defect
     """`Defect.FOLD` or `Defect.CRACK`."""
     core: NDArray[np.bool_]
-    """(ny, nx) of the image searched: its pixels."""
+    """Its pixels, of `part` of the image searched."""
+    part: tuple[slice, slice]
     length_px: float
     width_px: float
     contrast: float
@@ -83,7 +83,7 @@ def find_tears(
     ):
         is_dark = band.sign > 0
         # Of its inner part: the rest is the band's edge, which is half tissue.
-        contrast = float(np.percentile((dark if is_dark else bright)[band.core], 75))
+        contrast = float(np.percentile((dark if is_dark else bright)[band.part][band.core], 75))
         if not is_dark and contrast < _LEAST_CRACK * config.crack_contrast:
             continue
         is_fold = is_dark and not _is_gap(band, image, black, background)
@@ -91,6 +91,7 @@ def find_tears(
             Tear(
                 Defect.FOLD if is_fold else Defect.CRACK,
                 _filled(band.core),
+                band.part,
                 band.length_px,
                 band.width_px,
                 contrast,
@@ -102,11 +103,11 @@ def find_tears(
 
 def _is_gap(band: Band, image: Image, black: NDArray[np.bool_], background: Background) -> bool:
     """Say whether a dark band shows nothing at all: no data, or black without texture."""
-    if black[band.core].mean() > 0.5:
+    if black[band.part][band.core].mean() > 0.5:
         return True
     # The brighter half is the band's edge, which lies in tissue.
-    low, median, high = np.percentile(image[band.core], (5, 25, 45))
-    usual = float(np.median(background.median[band.core]))
+    low, median, high = np.percentile(image[band.part][band.core], (5, 25, 45))
+    usual = float(np.median(background.median[band.part][band.core]))
     return bool(median <= _GAP_GREY * usual and high - low <= _GAP_SPREAD * usual)
 
 
@@ -118,7 +119,10 @@ def _filled(core: NDArray[np.bool_]) -> NDArray[np.bool_]:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         np.ascontiguousarray(1 - closed), connectivity=4
     )
-    # What a band encloses is small beside it; the tissue on its two sides is not.
+    # What a band encloses is small beside it; the tissue on its two sides is not, and reaches the
+    # border.
     small = stats[:, cv2.CC_STAT_AREA] < 0.1 * core.sum()
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        small[edge] = False
     small[0] = False
     return np.asarray((closed > 0) | small[labels])

@@ -45,7 +45,7 @@ def local_background(
     known : bool ndarray of shape (ny, nx)
         Where `image` shows something; the rest does not count.
     block_px : int
-        About the side of the blocks.
+        About the side of the blocks; an image that does not hold 3 x 3 is one block.
 
     Returns
     -------
@@ -53,6 +53,8 @@ def local_background(
         The spreads are at least half of what is usual in the section, and 4 grey values: a smooth
         place does not turn noise into contrast.
     """
+    if min(image.shape) < 3 * block_px:
+        block_px = max(image.shape)  # a fold would fill too much of so few blocks
     grids = block_percentiles(image, known, (10, 50, 90), block_px)
     low, median, high = (_smoothed(grid) for grid in grids)
     below, above = median - low, high - median

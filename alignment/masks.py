@@ -151,12 +151,16 @@ def _examine_halved(
     void = share["black"] > 0.5
     known = (share["black"] < 0.01) & (share["white"] < 0.01)
     tears = find_tears(half, known, void, config)
+    torn = np.zeros(half.shape, np.bool_)
     for kind in (Defect.FOLD, Defect.CRACK):
-        cores = [tear.core for tear in tears if tear.kind is kind]
-        if cores:
-            area = np.logical_or.reduce(cores).astype(np.float32)
-            found[kind] = np.asarray(cv2.resize(area, image.shape[::-1]) >= 0.5)
-    torn = np.logical_or.reduce([tear.core for tear in tears] or [np.zeros_like(known)])
+        area = np.zeros(half.shape, np.bool_)
+        for tear in tears:
+            if tear.kind is kind:
+                area[tear.part] |= tear.core
+        if area.any():
+            full = cv2.resize(area.astype(np.float32), image.shape[::-1])
+            found[kind] = np.asarray(full >= 0.5)
+            torn |= area
     # A border of 2 px: the edges of holes and folds are blurred over that much.
     clean = cv2.erode((known & ~torn).view(np.uint8), np.ones((5, 5), np.uint8)) > 0
     seams = find_seams(half, clean, config)

@@ -44,8 +44,8 @@ def pairs_to_mirror(
     """Return the pairs that are worth comparing once more with one section mirrored.
 
     Where pairs link all sections, each by two pairs or more, there is nothing to explain. Else it
-    is the pairs between groups of linked sections, and those of a section with a single link, which
-    may be a chance.
+    is the pairs between groups of linked sections, and all pairs of a section with a single link,
+    which may be a chance; `more_alike` then chooses.
 
     Parameters
     ----------
@@ -63,9 +63,19 @@ def pairs_to_mirror(
     return [
         (z, d)
         for z, d in compared
-        if groups.find(z)[0] != groups.find(z - d)[0]
-        or ((z, d) not in found and min(links[z], links[z - d]) < _SURE_LINKS)
+        if groups.find(z)[0] != groups.find(z - d)[0] or min(links[z], links[z - d]) < _SURE_LINKS
     ]
+
+
+def more_alike(
+    plain: Mapping[Key, PairAffine], mirrored: Mapping[Key, PairAffine]
+) -> dict[Key, PairAffine]:
+    """Return all pairs; of one that was found both plain and mirrored, that of higher score."""
+    return dict(plain) | {
+        key: pair
+        for key, pair in mirrored.items()
+        if key not in plain or pair.score > plain[key].score
+    }
 
 
 def mirrored_sections(pairs: Mapping[Key, PairAffine]) -> tuple[int, ...]:

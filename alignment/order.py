@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from alignment.findings import Finding, Kind
 from alignment.likeness import Likeness
+from alignment.repeats import find_duplicates
 
 Pairs = Mapping[tuple[int, int], Likeness]
 """(z, d) to the likeness of section z with section z - d."""
@@ -51,9 +51,6 @@ _MOST_LINKS = 24  # weak links that are combined with each other
 _MOST_FINDINGS = 16
 _EQUAL_GAIN = 1.0  # rearrangements that differ by less explain the same
 _WINDOW = 100  # sections fitted at once
-_ALIKE = 0.35  # of what separates neighbours: less separates two pictures of one section
-_SAME_GRAIN = 0.9
-_LEAST_NEIGHBOURS = 4  # pairs that tell what is usual
 
 
 def find_order_faults(likeness: Pairs, sections: Sequence[int]) -> list[Finding]:
@@ -74,9 +71,11 @@ def find_order_faults(likeness: Pairs, sections: Sequence[int]) -> list[Finding]
         order, and for one whose likenesses tell no order (fewer than four sections, or no pairs
         beyond the direct neighbours).
     """
-    duplicates = _duplicates(likeness, sections)
+    duplicates = find_duplicates(likeness, sections)
     copies = {finding.sections[1] for finding in duplicates}
-    stack = _Stack(likeness, [z for z in sections if z not in copies], copies)
+    # Of a section that resembles none, nothing tells the place: it is as good as lost.
+    alike = {end for (z, d), pair in likeness.items() if pair.tissue > 0 for end in (z, z - d)}
+    stack = _Stack(likeness, [z for z in sections if z in alike - copies], copies)
     found: list[Finding] = []
     while stack.can_tell and len(found) < _MOST_FINDINGS:
         all_better = list(stack.rearrangements())
@@ -106,7 +105,7 @@ def far_pairs(likeness: Pairs, sections: Sequence[int], most: int) -> list[tuple
     most : int
         Pairs that may be returned at most.
     """
-    copies = {finding.sections[1] for finding in _duplicates(likeness, sections)}
+    copies = {finding.sections[1] for finding in find_duplicates(likeness, sections)}
     stack = _Stack(likeness, [z for z in sections if z not in copies], copies)
     weak = [k for k in stack.weak_links() if 0 < k < len(stack.order)]
     # A run that was turned round at the start or the end of the stack joins on by its far side.
@@ -161,6 +160,7 @@ class _Stack:
         self.profile = np.array([*profile, far])
         self.least_link = profile[0] - _WEAK * self.step
         self.noise, self.spread = _MOST_NOISE, _MOST_SPREAD
+        self.quality: dict[int, float] = {}
         self.noise, self.spread = self._noise(distance)
 
     def _noise(self, distance: NDArray[np.intp]) -> tuple[float, float]:
@@ -173,6 +173,7 @@ class _Stack:
                 _, rest, quality = self._fit(use, distance)
                 rests.append(rest)
                 qualities.append(quality)
+                self.quality |= zip(np.unique(self.pairs[use]).tolist(), quality, strict=True)
         noise, spread = (_deviation(np.concatenate(values)) for values in (rests, qualities))
         least = max(_LEAST_NOISE, self.step / 6)
         return max(noise, least), min(max(spread, _LEAST_SPREAD), _MOST_SPREAD)
@@ -264,7 +265,11 @@ class _Stack:
             ]
         gained = [self._link(a, b) for a, b in made if a is not None and b is not None]
         known = [x for x in gained if x is not None]
-        if not known or len(known) < len(gained) or float(np.mean(known)) < self.least_link:
+        shown = sum(known)
+        if len(known) == len(made):
+            # At an end of the stack a place and a quality may explain the same; elsewhere not.
+            shown -= sum(self.quality.get(z, 0.0) for link in made for z in link if z is not None)
+        if not known or len(known) < len(gained) or shown < len(known) * self.least_link:
             return None
         lost = [self._link(a, b) for a, b in cut if a is not None and b is not None]
         far = float(self.profile[-1])
@@ -336,26 +341,3 @@ def _huber(size: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _deviation(values: NDArray[np.float64]) -> float:
     return float(np.median(np.abs(values - np.median(values)))) / 0.6745
-
-
-def _duplicates(likeness: Pairs, sections: Sequence[int]) -> list[Finding]:
-    """Name pairs that are far liker than neighbours, or share their noise."""
-    known = set(sections)
-    pairs = {key: p for key, p in likeness.items() if key[0] in known and key[0] - key[1] in known}
-    after = dict(pairwise(sections))
-    links = {a: pairs[b, b - a].tissue for a, b in after.items() if (b, b - a) in pairs}
-    before = {b: links[a] for a, b in after.items() if a in links}
-    middle = float(np.median(list(links.values()))) if links else 0.0
-    found: dict[int, Finding] = {}
-    for (z, d), pair in sorted(pairs.items()):
-        is_copy = pair.grain >= _SAME_GRAIN
-        # Two good sections are alike as well, but then so are they and their other neighbours.
-        usual = 1 - max(middle, before.get(z - d, 0.0), links.get(z, 0.0))
-        is_again = len(links) >= _LEAST_NEIGHBOURS and 1 - pair.tissue < _ALIKE * usual
-        if z - d in found or not (is_copy or is_again):
-            continue
-        detail = "the same picture" if is_copy else "the same tissue, recorded again"
-        score = pair.grain if is_copy else 1 - (1 - pair.tissue) / max(usual, 1e-9)
-        if z not in found or found[z].score < score:
-            found[z] = Finding("duplicated", (z - d, z), round(score, 4), (), detail)
-    return [found[z] for z in sorted(found)]

@@ -297,10 +297,11 @@ def _complaints(data: ReportData) -> tuple[list[str], list[str]]:
         grave = len(data.bridged) > len(data.sections) / 5
         text = f"{_count(len(data.bridged), 'section')} bridged: z {_listed(data.bridged)}"
         (poor if grave else look).append(text)
-    look += [pair.sentence for pair in data.duplicates[:8]]
     look += [finding.sentence for finding in data.findings[:_TOLD]]
     if len(data.findings) > _TOLD:
         look.append(f"{_count(len(data.findings) - _TOLD, 'more section finding')} in the report")
+    named = {finding.sections for finding in data.findings if finding.kind == "duplicated"}
+    look += [p.sentence for p in data.duplicates[:_TOLD] if (p.fixed_z, p.z) not in named]
     pairs = [p for p in data.pairs if p.before.count and p.after.count]
     for found, what in (
         ([p.z for p in pairs if p.after.mean < p.before.mean - 0.02], "worse than before"),

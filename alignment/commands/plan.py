@@ -19,7 +19,7 @@ CORE_S_PER_MPX = {
     "ingest": 0.12,
     "masks": 0.12,
     "features": 0.24,
-    "coarse": 1.0,
+    "coarse": 1.5,
     "match": 4.5,
     "filter": 0.12,
     "relax": 0.14,
@@ -99,7 +99,7 @@ def plan(source: str, config: PipelineConfig) -> Plan:
         "ingest": (nz, nz * per_section, sum(at(k) for k in range(levels))),
         "masks": (2 * nz - 1, 2 * nz, 2 * at(config.masks.mip)),
         "features": (nz * len(mips), nz * len(mips), 2 * sum(at(k) for k in mips)),
-        "coarse": (nz * config.coarse.neighbours + 1, 1, nz * 48),
+        "coarse": (2 * nz * config.coarse.neighbours + 2, 1, nz * 48),
         "match": (
             nz * match.neighbours * blocks,
             nz * match.neighbours * blocks,

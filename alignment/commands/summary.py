@@ -30,7 +30,10 @@ def print_result(run_uri: str, *, as_json: bool) -> None:
                 "volume": volume,
                 "run": run_uri,
                 "report": join(run_uri, "report.html"),
-                **{key: figures[key] for key in ("verdict", "correlation", "residual", "truth")},
+                **{
+                    key: figures[key]
+                    for key in ("verdict", "findings", "correlation", "residual", "truth")
+                },
             }
         )
         return

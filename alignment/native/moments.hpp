@@ -24,7 +24,7 @@ struct Image {
 
 namespace PETALIGN_ISA {
 
-constexpr double kStep = 256;    // of a feature image, per unit
+constexpr double kStep = 256;     // of a feature image, per unit
 constexpr double kMinStd = 0.02;  // fainter is flat: features have a standard deviation of 1
 constexpr double kFloor = kMinStd * kMinStd * kStep * kStep;
 
@@ -37,10 +37,10 @@ struct Weights {
         profile.assign(t + 2 * kColumns, 0);  // read in whole vectors
         std::copy(integer.begin(), integer.end(), profile.begin());
     }
-    int first, second;              // lengths of the boxes, px
+    int first, second;             // lengths of the boxes, px
     std::vector<int32_t> integer;  // along each axis
     std::vector<float> profile;    // the same, followed by zeros
-    double sum;                   // over all pixels of a template
+    double sum;                    // over all pixels of a template
 };
 
 // Places y0 <= y < y0 + ny of a template's first pixel, x likewise.
@@ -77,10 +77,12 @@ class Rows {
 
    private:
     template <class T>
-    const T* here(int y, const T* image, const std::vector<T>& wide, const std::vector<T>& zero) const {
+    const T* here(int y, const T* image, const std::vector<T>& wide,
+                  const std::vector<T>& zero) const {
         const int at = y0_ + y;
         if (y < 0 || at < 0 || at >= image_.ny) return zero.data();
-        return wide.empty() ? image + size_t(at) * image_.nx + x0_ : wide.data() + size_t(y) * zero.size();
+        return wide.empty() ? image + size_t(at) * image_.nx + x0_
+                            : wide.data() + size_t(y) * zero.size();
     }
 
     const Image& image_;
@@ -116,7 +118,8 @@ inline Moments local_moments(const Image& image, int y0, int x0, int ny, int nx,
     const bool holes = result.has_holes;
     const size_t places = size_t(ny) * nx + L;  // rows are read in whole vectors
     result.inverse_norm.resize(places);
-    if (holes) result.total.resize(places), result.mean.resize(places), result.energy.resize(places);
+    if (holes)
+        result.total.resize(places), result.mean.resize(places), result.energy.resize(places);
 
     // Down the columns, by second differences too. Features are below 2^11 and a box is at most
     // 257 px long, so that all but the sums of squares fit 32 bits.
@@ -124,7 +127,8 @@ inline Moments local_moments(const Image& image, int y0, int x0, int ny, int nx,
     std::vector<int32_t> step(px), sum(px), step2(px), step0(px), sum0(px);
     std::vector<int64_t> sum2(px), line(nx), line2(nx), line0(nx);
     for (int y = 0; y < py; ++y) {
-        const int16_t *a = rows.grey(y), *b = rows.grey(y - f), *c = rows.grey(y - s), *d = rows.grey(y - f - s);
+        const int16_t *a = rows.grey(y), *b = rows.grey(y - f), *c = rows.grey(y - s),
+                      *d = rows.grey(y - f - s);
         for (int x = 0; x < px; ++x) {
             const int32_t ga = a[x], gb = b[x], gc = c[x], gd = d[x];
             step[x] += ga - gb - gc + gd;
@@ -133,7 +137,8 @@ inline Moments local_moments(const Image& image, int y0, int x0, int ny, int nx,
             sum2[x] += step2[x];
         }
         if (holes) {
-            const uint8_t *va = rows.valid(y), *vb = rows.valid(y - f), *vc = rows.valid(y - s), *vd = rows.valid(y - f - s);
+            const uint8_t *va = rows.valid(y), *vb = rows.valid(y - f), *vc = rows.valid(y - s),
+                          *vd = rows.valid(y - f - s);
             for (int x = 0; x < px; ++x) {
                 step0[x] += int32_t(va[x]) - vb[x] - vc[x] + vd[x];
                 sum0[x] += step0[x];
@@ -163,7 +168,8 @@ inline Moments local_moments(const Image& image, int y0, int x0, int ny, int nx,
             result.total[at + x] = float(total);
             result.mean[at + x] = float(mean);
             result.energy[at + x] = float(energy);
-            norm[x] = total >= least && energy > kFloor * total ? 1 / std::sqrt(float(energy)) : none;
+            norm[x] =
+                total >= least && energy > kFloor * total ? 1 / std::sqrt(float(energy)) : none;
         }
     }
     return result;

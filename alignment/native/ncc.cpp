@@ -17,8 +17,9 @@
 namespace petalign {
 namespace PETALIGN_ISA {
 
-constexpr float kFftNoise = 1e-5f;  // of the largest energy: below it float32 cannot tell flat from not
-constexpr size_t kKept = 12;        // windows, and templates, whose spectra are kept
+constexpr float kFftNoise =
+    1e-5f;                    // of the largest energy: below it float32 cannot tell flat from not
+constexpr size_t kKept = 12;  // windows, and templates, whose spectra are kept
 
 struct Job {
     int32_t fixed, wy, wx, moving, ty, tx;
@@ -38,19 +39,26 @@ struct Patch {
     std::array<bool, 3> has{};
     double mean = 0, energy = 0, total = 0;
 
-    bool is(int32_t i, int32_t at_y, int32_t at_x) const { return image == i && y == at_y && x == at_x; }
+    bool is(int32_t i, int32_t at_y, int32_t at_x) const {
+        return image == i && y == at_y && x == at_x;
+    }
 };
 
 class Matcher {
    public:
     Matcher(const Settings& s, const Image* images, int n_images, const Job* jobs, long n_jobs)
-        : s_(s), w_(s.t + s.k - 1), images_(images), weights_(s.t, s.is_tent != 0),
-          correlator_(s.size), stride_(Correlator::surface_stride(s.k)) {
+        : s_(s),
+          w_(s.t + s.k - 1),
+          images_(images),
+          weights_(s.t, s.is_tent != 0),
+          correlator_(s.size),
+          stride_(Correlator::surface_stride(s.k)) {
         // A share of exactly the least must not fail by rounding.
         least_ = std::max(s.min_overlap, 1e-3) * weights_.sum * (1 - 1e-5);
         for (auto& sums : sums_) sums.resize(size_t(s.k) * stride_ + L);
         moments_.resize(n_images);
-        std::vector<std::array<int, 4>> bounds(n_images, {INT32_MAX, INT32_MAX, INT32_MIN, INT32_MIN});
+        std::vector<std::array<int, 4>> bounds(n_images,
+                                               {INT32_MAX, INT32_MAX, INT32_MIN, INT32_MIN});
         for (long i = 0; i < n_jobs; ++i) {
             if (!has_tissue(jobs[i])) continue;
             auto& [y0, x0, y1, x1] = bounds[jobs[i].fixed];
@@ -60,7 +68,8 @@ class Matcher {
         for (int i = 0; i < n_images; ++i) {
             const auto [y0, x0, y1, x1] = bounds[i];
             if (y1 < y0) continue;
-            moments_[i] = local_moments(images[i], y0, x0, y1 - y0 + s.k, x1 - x0 + s.k, s.t, weights_, least_);
+            moments_[i] = local_moments(images[i], y0, x0, y1 - y0 + s.k, x1 - x0 + s.k, s.t,
+                                        weights_, least_);
         }
     }
 
@@ -78,9 +87,20 @@ class Matcher {
         const double turned = *std::max_element(surface_.row_max.begin(), surface_.row_max.end());
         const double mirror = std::clamp(1 - std::max(0.0, turned) / peak.score, 0.0, 1.0);
         const double fields[kFields] = {
-            peak.dy, peak.dx, peak.score, peak.ratio, peak.delta[0], peak.delta[1], peak.delta[2],
-            peak.sharpness, mirror, peak.curvature_ratio, templ.total / weights_.sum,
-            peak.cov_yy, peak.cov_yx, peak.cov_xx,
+            peak.dy,
+            peak.dx,
+            peak.score,
+            peak.ratio,
+            peak.delta[0],
+            peak.delta[1],
+            peak.delta[2],
+            peak.sharpness,
+            mirror,
+            peak.curvature_ratio,
+            templ.total / weights_.sum,
+            peak.cov_yy,
+            peak.cov_yx,
+            peak.cov_xx,
         };
         std::copy(fields, fields + kFields, out);
     }
@@ -111,7 +131,8 @@ class Matcher {
 
     // ------------------------------------------------------------ patches and their spectra
 
-    Patch& take(std::list<Patch>& kept, int32_t image, int32_t y, int32_t x, void (Matcher::*open)(Patch&)) {
+    Patch& take(std::list<Patch>& kept, int32_t image, int32_t y, int32_t x,
+                void (Matcher::*open)(Patch&)) {
         for (auto it = kept.begin(); it != kept.end(); ++it)
             if (it->is(image, y, x)) {
                 kept.splice(kept.begin(), kept, it);
@@ -167,7 +188,8 @@ class Matcher {
         patch.total = double(total);
         patch.mean = total > 0 ? double(sum) / patch.total : 0;
         patch.energy = double(squares) - double(sum) * patch.mean;
-        if (patch.total >= least_ && patch.energy > kFloor * patch.total) spectrum(patch, 0, true, true);
+        if (patch.total >= least_ && patch.energy > kFloor * patch.total)
+            spectrum(patch, 0, true, true);
     }
 
     void open_window(Patch& patch) {
@@ -220,7 +242,8 @@ class Matcher {
             correlator_.transform(
                 side, side,
                 [=](int y, int x) {
-                    return (load_int16(grey + size_t(y) * stride + x) - mean) * (load(w + x) * w[y]);
+                    return (load_int16(grey + size_t(y) * stride + x) - mean) *
+                           (load(w + x) * w[y]);
                 },
                 spectrum.get());
             return spectrum.get();
@@ -242,7 +265,8 @@ class Matcher {
             }
         const float* values = values_.data();
         correlator_.transform(
-            side, side, [=](int y, int x) { return load(values + size_t(y) * stride + x); }, spectrum.get());
+            side, side, [=](int y, int x) { return load(values + size_t(y) * stride + x); },
+            spectrum.get());
         return spectrum.get();
     }
 
@@ -287,10 +311,12 @@ class Matcher {
         const V scale = splat(float(correlator_.scale()));
         const V noise_a = splat(partial ? kFftNoise * largest(sum_aa) : 0);
         const V noise_b = splat(holed ? kFftNoise * largest(sum_bb) : 0);
-        const V least = splat(float(least_)), floor = splat(float(kFloor)), none = splat(0) / splat(0);
+        const V least = splat(float(least_)), floor = splat(float(kFloor)),
+                none = splat(0) / splat(0);
         const V whole = splat(float(templ.total)), whole_b = splat(float(templ.energy));
         for (int y = 0; y < s_.k; ++y) {
-            const size_t row = size_t(y) * stride_, place = partial ? 0 : m.at(window.y + y, window.x);
+            const size_t row = size_t(y) * stride_,
+                         place = partial ? 0 : m.at(window.y + y, window.x);
             keep_row(y, [=, &m](int x) {
                 const size_t at = row + x;
                 V total = whole, mean, energy_a, energy_b = whole_b;
@@ -312,7 +338,8 @@ class Matcher {
                 }
                 const VI known = (total >= least) & (energy_a > larger(floor * total, noise_a)) &
                                  (energy_b > larger(floor * total, noise_b));
-                return choose(known, product / root(choose(known, energy_a * energy_b, splat(1))), none);
+                return choose(known, product / root(choose(known, energy_a * energy_b, splat(1))),
+                              none);
             });
         }
     }

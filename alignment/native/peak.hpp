@@ -73,7 +73,8 @@ __attribute__((noinline)) inline float second_peak(const Surface& s, int py, int
         for (int x = 0; x < s.k; x += L) {
             V around = splat(kUnknown);
             for (int d = -1; d <= 1; ++d)
-                around = larger(around, larger(load(row + x + d), larger(load(above + x + d), load(below + x + d))));
+                around = larger(around, larger(load(row + x + d),
+                                               larger(load(above + x + d), load(below + x + d))));
             const V here = load(row + x);
             V peaks = choose(here >= around, here, splat(kUnknown));
             if (near && x + L > px - kPeakRadius && x <= px + kPeakRadius)

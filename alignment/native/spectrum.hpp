@@ -36,8 +36,12 @@ class Correlator {
    public:
     // `size` is a multiple of 32 with no prime factor above 7.
     explicit Correlator(int size)
-        : fft_(size), size(size), half_(size / 2), groups_(size / 2 / L),
-          line_(2 * size), rows_(2 * size_t(size) * groups_) {}
+        : fft_(size),
+          size(size),
+          half_(size / 2),
+          groups_(size / 2 / L),
+          line_(2 * size),
+          rows_(2 * size_t(size) * groups_) {}
 
     size_t spectrum_vectors() const { return 2 * size_t(size) * groups_; }
 
@@ -61,11 +65,12 @@ class Correlator {
         }
     }
 
-    // Correlation of `window` with `templ` at k x k lags, times 4 size^2: out[y * stride + x] is the
-    // sum over p of window[p + (y, x)] templ[p]. With IsTurned, of the template turned by 180
+    // Correlation of `window` with `templ` at k x k lags, times 4 size^2: out[y * stride + x] is
+    // the sum over p of window[p + (y, x)] templ[p]. With IsTurned, of the template turned by 180
     // degrees within its t x t pixels. `stride` is at least surface_stride(k).
     template <bool IsTurned>
-    __attribute__((noinline)) void correlate(const V* window, const V* templ, int t, int k, float* out, int stride) {
+    __attribute__((noinline)) void correlate(const V* window, const V* templ, int t, int k,
+                                             float* out, int stride) {
         // Turning conjugates the template's spectrum and moves it by t - 1.
         const int first = IsTurned ? t - 1 : 0;
         const int h = surface_stride(k) / 2;

@@ -14,7 +14,13 @@ from alignment.coarse import (
     fit_canvas,
     solve_stack,
 )
-from alignment.mirrors import mirrored_again, mirrored_sections, pairs_to_mirror, unmirrored
+from alignment.mirrors import (
+    mirrored_again,
+    mirrored_sections,
+    more_alike,
+    pairs_to_mirror,
+    unmirrored,
+)
 from alignment.runs import Run, load
 from alignment.stages import inputs, wholesections
 from alignment.stages.units import Pair, Phase, Record, Ref, Whole
@@ -86,23 +92,26 @@ def _compared(unit: Pair, run_uri: str, estimate: Any) -> Record:
     }
 
 
-def pair_of(record: Mapping[str, Any]) -> PairAffine:
-    """Return what a pair's record says."""
-    return PairAffine(
-        np.array(record["matrix"]), record["score"], record["inliers"], record["method"]
-    )
+def _found(run_uri: str, phase: str) -> dict[tuple[int, int], PairAffine]:
+    return {
+        (record["z"], record["d"]): PairAffine(
+            np.array(record["matrix"]), record["score"], record["inliers"], record["method"]
+        )
+        for record in records.read_records(run_uri, "coarse", phase).values()
+        if record["matrix"] is not None
+    }
+
+
+def _mean_score(pairs: Mapping[tuple[int, int], PairAffine], z: int) -> float:
+    return round(float(np.mean([p.score for (at, d), p in pairs.items() if z in (at, at - d)])), 4)
 
 
 def solve(_: Whole, *, run_uri: str) -> Record:
     """Place all sections at once and choose the canvas that holds them."""
     run = load(run_uri)
-    found = {
-        (record["z"], record["d"]): pair_of(record)
-        for phase in ("pairs", "mirrors")
-        for record in records.read_records(run_uri, "coarse", phase).values()
-        if record["matrix"] is not None
-    }
+    found = more_alike(*(_found(run_uri, phase) for phase in ("pairs", "mirrors")))
     mirrored = mirrored_sections(found)
+    scores = {str(z): _mean_score(found, z) for z in mirrored}
     if run.config.coarse.mirrored == "report":
         found = {
             (z, d): p for (z, d), p in found.items() if z not in mirrored and z - d not in mirrored
@@ -122,7 +131,7 @@ def solve(_: Whole, *, run_uri: str) -> Record:
         "canvas": [int(n) for n in canvas],
         "rejected": sorted([int(z), int(d)] for z, d in solution.rejected),
         "bridged": sorted(int(z) for z in solution.bridged),
-        "mirrored": [int(z) for z in mirrored],
+        "mirrored": scores,
         "parts": [[int(z) for z in part] for part in solution.parts],
         "residual_px": {
             Pair(z, d).label: round(float(px), 3)

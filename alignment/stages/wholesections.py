@@ -124,7 +124,9 @@ def find(_: Whole, *, run_uri: str) -> Record:
         "flip": "turned the right side up",
         "report": "left as it is and bridged, because coarse.mirrored is 'report'",
     }[run.config.coarse.mirrored]
-    mirrored = [Finding("mirrored", (z,), 1.0, (), what) for z in solution["mirrored"]]
+    mirrored = [
+        Finding("mirrored", (int(z),), score, (), what) for z, score in solution["mirrored"].items()
+    ]
     links = [(z - d, z) for (z, d), pair in far.items() if pair.tissue > 0]
     unlinked = find_unlinked(
         [*solution["parts"], *links],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from alignment.views import pull
 
 Image = NDArray[np.uint8]
 
-SMALLEST_SIDE_PX = 400  # as the coarse stage: below this a finer level is compared
+_SMALLEST_PX = 400  # as the coarse stage: below this a finer level is compared
 _GAIN, _BIAS, _NOISE = 0.85, 12.0, 6.0
 
 
@@ -107,11 +108,7 @@ def make_pair(first: Image, second: Image, case: Case, *, seed: int = 0) -> Pair
 
 def register(pair: Pair) -> Outcome:
     """Find the place of a pair as the coarse stage does: plainly, then mirrored."""
-    mip = 0
-    fixed, moving = pair.fixed, pair.moving
-    while mip < CoarseConfig().mip and min(*fixed.shape, *moving.shape) // 2 >= SMALLEST_SIDE_PX:
-        fixed, moving = (_half(image) for image in (fixed, moving))
-        mip += 1
+    (fixed, moving), mip = compared((pair.fixed, pair.moving))
     valid = [estimate_valid(image, MasksConfig())[0] for image in (fixed, moving)]
     found = estimate_pair(fixed, moving, *valid, CoarseConfig(), mip=mip)
     is_mirrored = found is None
@@ -120,6 +117,15 @@ def register(pair: Pair) -> Outcome:
     if found is None:
         return Outcome(None, False, math.nan)
     return Outcome(found, is_mirrored, error_px(found.matrix, pair))
+
+
+def compared(sections: Iterable[Image]) -> tuple[list[Image], int]:
+    """Return sections at the mip at which the coarse stage compares them, and that mip."""
+    images, mip = list(sections), 0
+    while mip < CoarseConfig().mip and min(n for i in images for n in i.shape) >= 2 * _SMALLEST_PX:
+        images = [_half(image) for image in images]
+        mip += 1
+    return images, mip
 
 
 def error_px(matrix: Affine, pair: Pair) -> float:

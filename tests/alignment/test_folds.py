@@ -77,6 +77,15 @@ def test_bands_can_be_turned_off():
     assert examine_section(image, MasksConfig(band_min_length_px=0)).tears == []
 
 
+def test_turning_the_section_turns_the_fold():
+    image = tissue()
+    image[band()] //= 4
+    reasons = examine_section(image, MasksConfig()).reasons
+    turned = examine_section(np.rot90(image).copy(), MasksConfig()).reasons
+    assert reasons.any()
+    assert np.mean(turned != np.rot90(reasons)) < 0.02
+
+
 def test_gain_and_offset_of_the_camera_change_little():
     image = tissue()
     image[band()] //= 4

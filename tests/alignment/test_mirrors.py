@@ -9,6 +9,7 @@ from alignment.mirrors import (
     mirror,
     mirrored_again,
     mirrored_sections,
+    more_alike,
     pairs_to_mirror,
     unmirrored,
 )
@@ -52,7 +53,8 @@ def test_only_pairs_between_unlinked_groups_are_compared_mirrored():
     _, pairs = stack(12, mirrored=(4, 5))
     plain = [key for key, pair in pairs.items() if is_plain(pair)]
     wanted = pairs_to_mirror(sorted(pairs), plain, range(12))
-    assert set(wanted) == set(pairs) - set(plain)
+    # 4 and 5 have no plain link but the one between them, so that one is doubtful too.
+    assert set(wanted) == set(pairs) - set(plain) | {(5, 1)}
     assert pairs_to_mirror(sorted(pairs), sorted(pairs), range(12)) == []
 
 
@@ -93,5 +95,17 @@ def test_a_section_with_a_single_link_is_looked_at_as_well():
     found = [(z, 1) for z in range(1, 12) if z != 5]
     compared = [(z, d) for z in range(12) for d in (1, 2) if z >= d]
     wanted = pairs_to_mirror(compared, found, range(12))
-    assert {(5, 1), (4, 2), (5, 2), (6, 2)} <= set(wanted)
-    assert (9, 2) not in wanted
+    # 4 and 5 are the ends of two groups, as 0 and 11 are of the stack.
+    assert {(5, 1), (4, 1), (6, 1), (4, 2), (5, 2), (6, 2)} <= set(wanted)
+    assert not {(8, 1), (9, 1), (9, 2)} & set(wanted)
+
+
+def test_a_chance_match_does_not_turn_a_part_of_the_stack_over():
+    """Only neighbours are alike: a mirrored section that matches one by chance cuts the stack."""
+    _, pairs = stack(12, mirrored=(6,), neighbours=1)
+    plain = {key: pair for key, pair in pairs.items() if is_plain(pair)}
+    plain[6, 1] = PairAffine(np.eye(2, 3), 0.3, 20, "chance")
+    wanted = pairs_to_mirror(sorted(pairs), plain, range(12))
+    seen = {key: pair for key, pair in pairs.items() if key in wanted and not is_plain(pair)}
+    assert mirrored_sections(more_alike(plain, seen)) == (6,)
+    assert more_alike(plain, {}) == plain

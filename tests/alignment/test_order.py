@@ -167,6 +167,13 @@ def test_lost_sections_and_pairs_without_overlap_raise_no_alarm():
     assert told(range(20), without={(9, 1), (9, 2), (10, 2), (9, 3), (10, 3), (11, 3)}) == []
 
 
+@pytest.mark.parametrize("foreign", [0, 2, 5])
+def test_a_section_that_resembles_none_says_nothing_about_the_others(foreign):
+    tissue = Tissue(6)
+    tissue.noise[foreign, :] = tissue.noise[:, foreign] = 0
+    assert told(range(6), tissue=tissue) == []
+
+
 def test_a_swap_across_a_gap_is_named():
     order = list(range(20))
     order[7], order[9] = 9, 7
@@ -200,3 +207,11 @@ def test_what_is_found_does_not_depend_on_the_order_of_the_pairs():
     assert find_order_faults(pairs, range(20)) == find_order_faults(
         dict(reversed(pairs.items())), range(20)
     )
+
+
+@pytest.mark.parametrize("bad", [7, 8, 9, 10])
+def test_a_bad_section_does_not_hide_a_swap(bad):
+    """Its own likenesses are low wherever it is; only their ratios tell its place."""
+    tissue = Tissue(20)
+    tissue.quality[bad] *= 0.4
+    assert told(swap(20, 8), tissue=tissue) == [("swapped", (8, 9), (7, 9, 8, 10))]

@@ -123,6 +123,24 @@ def test_scattered_wrong_pairs_are_out_voted(share):
     assert misfit_px(solution, transforms).max() < 20
 
 
+def test_a_section_whose_pairs_are_all_wrong_harms_no_other():
+    transforms = recorded(20, stretch=0.01)
+    pairs = measured(transforms, noise_px=1.0, noise=0.002)
+    bad = [key for key in pairs if 9 in (key[0], key[0] - key[1])]
+    pairs |= {key: wrong(seed=n, score=0.6) for n, key in enumerate(bad)}
+    solution = solve_stack(pairs, 20, SHAPE, [], CONFIG)
+    assert len(set(bad) - set(solution.rejected)) <= 1
+    assert set(solution.rejected) <= set(bad)
+    without = {key: pair for key, pair in pairs.items() if key not in bad}
+    alone = solve_stack(without, 20, SHAPE, [9], CONFIG)
+    others = np.delete(np.arange(20), 9)
+    apart = [
+        apply_affine(a, CORNERS) - apply_affine(b, CORNERS)
+        for a, b in zip(solution.matrices[others], alone.matrices[others], strict=True)
+    ]
+    assert np.abs(apart).max() < 2
+
+
 def test_a_stretched_section_is_not_wrong_because_it_is_alone():
     """Each pair here is the only one of its section: nothing contradicts it but rigidity."""
     transforms = recorded(30)

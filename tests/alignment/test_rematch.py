@@ -4,7 +4,7 @@ from scipy import ndimage as ndi
 
 from alignment.config import MatchConfig, MatchLevel
 from alignment.match import CHANNELS, Patch, grid_shape, match_block
-from alignment.rematch import add_guide, pull, smooth_guide
+from alignment.rematch import add_guide, pull, reach_nodes, smooth_guide
 
 SPACING = 32
 CONFIG = MatchConfig(
@@ -69,6 +69,20 @@ def test_detail_is_kept_where_matches_are_precise_and_smoothed_where_they_are_no
         kept[variance] = (guide * waves).sum() / np.square(waves).sum()
     assert kept[0.01] > 0.7
     assert kept[100.0] < 0.5
+
+
+def test_a_block_within_its_reach_has_the_guide_of_the_whole_section():
+    random = np.random.default_rng(0)
+    shifts = random.normal(scale=4, size=(2, 40, 50)).astype(np.float32)
+    shifts[:, random.random((40, 50)) < 0.3] = np.nan
+    shifts[:, :, 25:33] = np.nan  # wide enough for the wider Gaussian to take over
+    matches = matches_of(shifts)
+    sigma, (i, j) = 0.8, (20, 29)
+    whole = smooth_guide(matches, sigma, spacing_px=SPACING)
+    reach = reach_nodes(sigma)
+    part = matches[:, i - reach : i + reach + 1, j - reach : j + reach + 1]
+    found = smooth_guide(part, sigma, spacing_px=SPACING)[:, reach, reach]
+    np.testing.assert_allclose(found, whole[:, i, j], atol=1e-4)
 
 
 def test_without_any_match_the_guide_is_zero():
