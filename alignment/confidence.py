@@ -159,12 +159,11 @@ def reject_unsure(
 
 
 def solver_weight(sure: Floats) -> Floats:
-    """Return the weight in the solver of matches of some confidence: 1 where it is 0.5.
+    """Return the weight in the solver of matches of some confidence p: 2 / (2 - p), 1 to 2.
 
-    Proportional to 1 / (2 - p): the variance of a match that is surely right is what all matches
-    share, change of the tissue and the sheet's own misfit; doubt adds up to as much again. Steeper
-    weights do worse: at a section's edge matches are unsure, and still nearer to the truth than
-    what the sheet would carry over there.
+    The variance of a match that is surely right is what all matches share, change of the tissue and
+    the sheet's own misfit; doubt adds up to as much again. Steeper weights do worse: at a section's
+    edge matches are unsure, and still nearer to the truth than what the sheet carries over there.
 
     Parameters
     ----------
@@ -173,10 +172,10 @@ def solver_weight(sure: Floats) -> Floats:
 
     Examples
     --------
-    >>> solver_weight(np.array([0.05, 0.5, 0.99], np.float32)).round(2).tolist()
-    [0.77, 1.0, 1.49]
+    >>> solver_weight(np.array([0, 0.5, 1], np.float32))
+    array([1.       , 1.3333334, 2.       ], dtype=float32)
     """
-    return np.float32(1.5) / (2 - sure)
+    return np.float32(2) / (2 - sure)
 
 
 def statistics(

@@ -236,9 +236,9 @@ class FilterConfig(Config):
     """Smaller islands of agreeing matches are dropped."""
     max_cycle_px: Annotated[float, Field(gt=0.0)] = 5.0
     """Largest disagreement of z-1 after z-1 with z-2, px at mip 0."""
-    min_confidence: Fraction = 0.05
-    """Probability that a match which passed all else is right to within 1 px; 0.3 leaves next to no
-    false match where sections look alike, at some cost of coverage."""
+    min_confidence: Fraction = 0.0
+    """Probability that a match which passed all else is right to within 1 px. The solver does best
+    with all of them, weighted; who reads matches themselves halves the false ones with 0.1."""
 
 
 class RelaxConfig(Config):

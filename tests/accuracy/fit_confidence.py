@@ -48,6 +48,8 @@ MARKERS = ("<!-- table -->", "<!-- end of table -->")
 
 _PENALTY = 1e-3  # on standardised weights: ties between statistics that say the same are shared
 _LEAST_STEP = 200  # matches a step of the monotone curve stands for, at least
+_NEVER_SURE = (0.001, 0.999)
+_TAILS = (0.005, 0.015)
 _FOR = ("score", "r_delta_5", "r_delta_10", "r_delta_15", "sharpness", "mirror", "overlap")
 _FOR = (*_FOR, "neighbours")  # the more of these, the surer, on every tissue
 _FREE = ("open",)
@@ -190,9 +192,12 @@ def monotone(
     """Return the knots of a rising curve from logits to frequencies (isotonic regression)."""
     order = logit.argsort()
     count = max(min(len(order) // _LEAST_STEP, 30), 2)
+    # The least and the most sure in finer steps: limits and weights are made of these.
+    shares = np.r_[0, _TAILS, np.arange(1, count) / count, 1 - np.array(_TAILS[::-1]), 1]
+    edges = np.unique((np.sort(shares) * len(order)).round().astype(int))
     steps = [
         (weight[part].sum(), weight[part] @ logit[part], weight[part] @ right[part])
-        for part in np.array_split(order, count)
+        for part in np.split(order, edges[1:-1])
     ]
     pooled: list[tuple[float, float, float]] = []
     for step in steps:
@@ -200,7 +205,9 @@ def monotone(
         while len(pooled) > 1 and pooled[-2][2] / pooled[-2][0] >= pooled[-1][2] / pooled[-1][0]:
             a, b = pooled.pop(-2), pooled.pop()
             pooled.append((a[0] + b[0], a[1] + b[1], a[2] + b[2]))
-    return [float(x / w) for w, x, _ in pooled], [float(y / w) for w, _, y in pooled]
+    return [float(x / w) for w, x, _ in pooled], [
+        float(np.clip(y / w, *_NEVER_SURE)) for w, _, y in pooled
+    ]
 
 
 class Calibration(NamedTuple):
