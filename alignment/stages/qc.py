@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment import qc
+from alignment.confidence import RIGHT_PX
 from alignment.config import commented_yaml
 from alignment.filter import Reason
 from alignment.report import build_report
@@ -185,13 +186,22 @@ def gather(run: Run) -> ReportData:
 
 
 def _notes(run: Run) -> tuple[str, ...]:
+    notes = []
+    judged = records.read_records(run.uri, "filter", "sections").values()
+    pairs = [pair for record in judged for pair in record["pairs"].values()]
+    trusted = sum(pair["trusted"] for pair in pairs)
+    if trusted:
+        notes.append(
+            f"Of {trusted:,} trusted matches {sum(pair['right'] for pair in pairs):,.0f} are "
+            f"expected to be right to {RIGHT_PX:g} px, by their confidence."
+        )
     sigma = run.config.qc.smoothing_px
-    if not sigma:
-        return ()
-    return (
-        f"Correlations are taken after a Gaussian of {sigma:g} px, so that pixel noise, which "
-        "differs between sections, does not hide how well the tissue agrees.",
-    )
+    if sigma:
+        notes.append(
+            f"Correlations are taken after a Gaussian of {sigma:g} px, so that pixel noise, which "
+            "differs between sections, does not hide how well the tissue agrees."
+        )
+    return tuple(notes)
 
 
 def _score(run: Run, name: str, z: int, d: int) -> qc.PairScore:

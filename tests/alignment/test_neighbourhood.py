@@ -31,6 +31,14 @@ def test_what_a_node_is_off_by_is_its_deviation_and_hardly_that_of_the_others():
     assert off[others].max() < 1
 
 
+def test_a_node_has_no_say_in_what_is_expected_of_it():
+    shift = np.full((2, 5, 5), np.nan, np.float32)
+    shift[0, 2, 1], shift[1, 2, 1] = 6, 0
+    shift[0, 4, 3], shift[1, 4, 3] = 0, 8
+    assert expected(shift)[:, 2, 1].tolist() == [0, 8]
+    assert deviation(shift)[4, 3] == 10
+
+
 def test_a_lone_node_deviates_from_nothing_and_has_no_strain():
     shift = np.full((2, 7, 7), np.nan, np.float32)
     shift[:, 3, 3] = 8

@@ -78,7 +78,7 @@ def test_the_retry_ties_what_was_untied(retried):
     hole = np.zeros(tied.shape, bool)
     hole[5:10, 5:9] = True  # nodes well inside
     assert not tied[hole].any()
-    assert retry[hole].mean() > 0.9
+    assert retry[hole].mean() >= 0.8
     assert known(retried, "matches/3", 4).sum() < tied.size
     # It is the same tissue, not displaced at all.
     shift = inputs.read_row(open_array(retried, "trusted/3"), 4)[:2]
