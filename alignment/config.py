@@ -236,6 +236,9 @@ class FilterConfig(Config):
     """Smaller islands of agreeing matches are dropped."""
     max_cycle_px: Annotated[float, Field(gt=0.0)] = 5.0
     """Largest disagreement of z-1 after z-1 with z-2, px at mip 0."""
+    damage_margin_px: Annotated[float, Field(ge=0.0, le=4096.0)] = 8.0
+    """Matches nearer than this to masked damage (folds, cracks, holes, blanks) see tissue on both
+    sides of it and are left out; px at mip 0. 0 keeps them."""
     min_confidence: Fraction = 0.0
     """Probability that a match which passed all else is right to within 1 px. The solver does best
     with all of them, weighted; who reads matches themselves halves the false ones with 0.1."""

@@ -41,6 +41,7 @@ class Reason(IntFlag):
     COMPONENT = 256
     CYCLE = 512
     CONFIDENCE = 1024
+    DAMAGE = 2048
 
 
 def reject_outliers(
@@ -249,6 +250,15 @@ def judge_section(
         for d in (near, far):
             cycle_px[d] = np.fmin(cycle_px[d], error)
     return {d: Judged(kept[d], reasons[d], cycle_px[d]) for d in kept}
+
+
+def leave_out(judged: Judged, at_damage: NDArray[np.bool_]) -> Judged:
+    """Name what was left out because it lies at damaged tissue, and had no match when judged."""
+    return Judged(
+        judged.matches,
+        judged.reasons | np.where(at_damage, np.uint16(Reason.DAMAGE), np.uint16(0)),
+        judged.cycle_px,
+    )
 
 
 def count_reasons(reasons: NDArray[np.uint16]) -> dict[str, int]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.confidence import RIGHT_PX, reject_unsure, shipped_model
-from alignment.filter import count_reasons, judge_section
+from alignment.damage import Damage, damage_distance
+from alignment.filter import count_reasons, judge_section, leave_out
 from alignment.match import CHANNELS, grid_spacing_px
 from alignment.runs import Run, load
 from alignment.stages import inputs
@@ -71,11 +72,12 @@ def _cycles(run: Run, z: int) -> list[tuple[int, int]]:
 
 
 def reads_matches(unit: Section, *, run_uri: str) -> list[Ref | str]:
-    """Return the section's matches, its earlier neighbours' that close a cycle, and the model."""
+    """Return matches of the section and those that close a cycle, damage, places, the model."""
     run, z = load(run_uri), unit.z
     own = [ref for d, k in _own(run, z).items() for ref in pair_refs(run, z, d, retry=k)]
     links = [ref for a, b in _cycles(run, z) for ref in pair_refs(run, z - a, b - a)]
-    return [*own, *links, *holes_refs(run, z), shipped_model().text()]
+    seen = [inputs.masked(k) for k in (z, *(z - d for d in _own(run, z)))]
+    return [*own, *links, *holes_refs(run, z), *seen, inputs.PLACED, shipped_model().text()]
 
 
 def judge(unit: Section, *, run_uri: str) -> Record:
@@ -84,9 +86,16 @@ def judge(unit: Section, *, run_uri: str) -> Record:
     spacing, config = grid_spacing_px(run.config.match), run.config.filter
     own = {d: read_pair(run, z, d, retry=k) for d, k in _own(run, z).items()}
     links = {(near, far): read_pair(run, z - near, far - near) for near, far in _cycles(run, z)}
+    damage = {k: _damage(run, k) for k in (z, *(z - d for d in own))}
+    at_damage = {d: _is_at(damage, m, z, z - d, run) for d, m in own.items()}
+    own = {d: _without(m, at_damage[d]) for d, m in own.items()}
+    links = {
+        (a, b): _without(m, _is_at(damage, m, z - a, z - b, run)) for (a, b), m in links.items()
+    }
     record: Record = {"z": z, "pairs": {}, "bytes_read": 0, "bytes_written": 0}
     for d, judged in judge_section(own, links, spacing_px=spacing, config=config).items():
-        trusted, sure = reject_unsure(judged, spacing_px=spacing, config=config)
+        named = leave_out(judged, at_damage[d])
+        trusted, sure = reject_unsure(named, spacing_px=spacing, config=config)
         rows: dict[str, NDArray[Any]] = {
             "trusted": trusted.matches,
             "rejected": trusted.reasons,
@@ -105,3 +114,22 @@ def judge(unit: Section, *, run_uri: str) -> Record:
         record["bytes_read"] += int(own[d].nbytes)
         record["bytes_written"] += sum(int(row.nbytes) for row in rows.values())
     return record
+
+
+def _damage(run: Run, z: int) -> Damage:
+    defects = inputs.read_row(open_array(run.uri, "defects"), z)
+    return Damage.of(defects, mip=run.config.masks.mip, matrix=inputs.coarse(run.uri).matrices[z])
+
+
+def _is_at(
+    damage: dict[int, Damage], matches: NDArray[np.float32], moving: int, fixed: int, run: Run
+) -> NDArray[np.bool_]:
+    spacing = grid_spacing_px(run.config.match)
+    distance = damage_distance(
+        matches, spacing_px=spacing, moving=damage[moving], fixed=damage[fixed]
+    )
+    return distance < run.config.filter.damage_margin_px
+
+
+def _without(matches: NDArray[np.float32], nodes: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return np.where(nodes, np.float32(np.nan), matches)

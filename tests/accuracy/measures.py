@@ -31,6 +31,7 @@ OFF: dict[str, float] = {
     "max_strain": 1e9,
     "min_component_nodes": 1,
     "max_cycle_px": 1e9,
+    "damage_margin_px": 0.0,
 }
 """The settings with which a filter rejects nothing."""
 
@@ -55,6 +56,7 @@ SWEEPS: dict[str, tuple[float, ...]] = {
     "max_median_deviation_px": (16.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.0),
     "max_strain": (0.4, 0.3, 0.2, 0.15, 0.1, 0.07),
     "max_cycle_px": (20.0, 10.0, 5.0, 3.0, 2.0, 1.5, 1.0),
+    "damage_margin_px": (2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0),
 }
 """Limits that are tried of each filter alone, from loose to tight."""
 
@@ -122,6 +124,8 @@ def tightened(times: float, config: FilterConfig) -> FilterConfig:
         if name.startswith("max"):
             # A curvature ratio of 4 is a round peak, which no limit can demand more than.
             limits[name] = max(value / times, 4.0 if "curvature" in name else 0.0)
+        elif name == "damage_margin_px":
+            limits[name] = value * times
         elif name == "min_component_nodes":
             limits[name] = max(round(value * times), 1)
         else:
@@ -133,7 +137,10 @@ def tightened(times: float, config: FilterConfig) -> FilterConfig:
 def kept(outcome: Outcome, config: FilterConfig) -> Kept:
     """Return which nodes of every pair keep their match."""
     spacing = outcome.spacing_px
-    matches = {(p.z, p.d): p.matches for p in outcome.pairs}
+    matches = {
+        (p.z, p.d): np.where(p.damage_px < config.damage_margin_px, np.float32(np.nan), p.matches)
+        for p in outcome.pairs
+    }
     result = {}
     for z in {p.z for p in outcome.pairs}:
         own = {d: matches[z, d] for at, d in matches if at == z}

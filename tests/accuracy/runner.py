@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from alignment.coarse import estimate_pair, fit_canvas, solve_stack
 from alignment.config import PipelineConfig
+from alignment.damage import Damage, damage_distance
 from alignment.features import normalise
 from alignment.fields import apply_affine, grid_points, invert_affine
 from alignment.masks import estimate_valid
@@ -51,6 +52,8 @@ class PairMatch:
     """Where both sections show the node's tissue: what can be covered."""
     valid_distance_px: Floats
     """From the node to what the masks of the two sections exclude, px at mip 0; 0 in it."""
+    damage_px: Floats
+    """From the match to what the masks call damage in the two sections, px; inf without a match."""
     defect_distance_px: Floats
     """To the true defects of the two sections, px; negative in one, inf where there is none."""
 
@@ -133,7 +136,7 @@ class Section:
             even = np.pad(finer, [(0, n % 2) for n in finer.shape])
             self.pyramid.append(downsample(even[np.newaxis])[0])
         self._mip = config.masks.mip
-        self._valid, _ = estimate_valid(self.pyramid[self._mip], config.masks)
+        self._valid, self._defects = estimate_valid(self.pyramid[self._mip], config.masks)
         if shown is not None:
             height, width = self._valid.shape
             points = (grid_points(height, width, 1) + 0.5) * 2**self._mip - 0.5
@@ -143,6 +146,10 @@ class Section:
             mip: normalise(self.pyramid[mip], self.valid(mip), config.features)
             for mip in config.match.mips
         }
+
+    def damage(self, matrix: NDArray[np.float64]) -> Damage:
+        """Where it is damaged, if it lies where `matrix` puts it."""
+        return Damage.of(self._defects, mip=self._mip, matrix=matrix)
 
     def valid(self, mip: int) -> Bools:
         return valid_at(self._valid, old=self._mip, new=mip, shape_yx=self.pyramid[mip].shape)
@@ -272,6 +279,12 @@ def _compare(
         without.T.reshape(2, ny, nx),
         is_tissue.reshape(ny, nx),
         valid_distance.reshape(ny, nx),
+        damage_distance(
+            matches,
+            spacing_px=grid_spacing_px(config.match),
+            moving=sections[z].damage(matrices[z]),
+            fixed=sections[fixed].damage(matrices[fixed]),
+        ),
         defect_distance.reshape(ny, nx).astype(np.float32),
     )
 

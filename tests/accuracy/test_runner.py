@@ -102,7 +102,7 @@ def made_up(wrong=(), ny=6, nx=7):
     truth = np.full((2, ny, nx), 4.0)
     far = np.full((ny, nx), np.inf, np.float32)
     far[:, 0] = 10
-    pair = PairMatch(1, 1, matches, truth, truth, is_tissue, far, far)
+    pair = PairMatch(1, 1, matches, truth, truth, is_tissue, far, far, far)
     return Outcome((pair,), 32, (), np.zeros(1), 0.0)
 
 

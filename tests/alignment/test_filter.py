@@ -146,6 +146,7 @@ def test_a_match_can_have_several_reasons_and_counts_once():
         "COMPONENT",
         "CYCLE",
         "CONFIDENCE",
+        "DAMAGE",
     ]
 
 

@@ -184,8 +184,8 @@ def test_a_duplicate_section_lies_on_its_original(damaged):
 
 def test_a_pair_without_common_tissue_is_named_and_the_others_are_aligned(damaged):
     assert trusted_of(damaged)[5, 1] == 0
-    (told,) = (r for r in read_json(damaged + "/qc.json")["verdict"]["reasons"] if "trusted" in r)
-    assert told == "1 pair without a trusted match, tied only through others: z 5-4"
+    told = "1 pair without a trusted match, tied only through others: z 5-4"
+    assert told in read_json(damaged + "/qc.json")["verdict"]["reasons"]
     assert trusted_of(damaged)[4, 1] > 20
     assert trusted_of(damaged)[5, 2] > 20  # over section 4, to section 3
 
