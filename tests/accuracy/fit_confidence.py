@@ -108,12 +108,12 @@ def enlarged(base: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def save(path: Path, outcome: Outcome) -> None:
-    """Keep what `sample` needs of an outcome."""
-    arrays = {
-        f"{p.z}_{p.d}_{name}": values
-        for p in outcome.pairs
-        for name, values in (("matches", p.matches), ("truth", p.truth))
-    }
+    """Keep what `sample` needs of an outcome: matches that do not lie at damage, and the truth."""
+    margin_px = PipelineConfig().filter.damage_margin_px
+    arrays = {}
+    for p in outcome.pairs:
+        left = np.where(p.damage_px < margin_px, np.float32(np.nan), p.matches)
+        arrays[f"{p.z}_{p.d}_matches"], arrays[f"{p.z}_{p.d}_truth"] = left, p.truth
     np.savez_compressed(path, spacing_px=outcome.spacing_px, **arrays)
 
 

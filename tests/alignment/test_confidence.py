@@ -115,7 +115,8 @@ def test_the_shipped_model_is_a_probability_that_rises():
     shipped = shipped_model()
     assert list(shipped.weights) == list(STATISTICS)
     assert (np.diff(shipped.logits) > 0).all()
-    assert (np.diff(shipped.probabilities) > 0).all()
+    assert (np.diff(shipped.probabilities) >= 0).all()  # level only where it is capped
+    assert (np.diff([p for p in shipped.probabilities if p < 0.999]) > 0).all()
     assert 0 < shipped.probabilities[0] < 0.2
     assert 0.9 < shipped.probabilities[-1] < 1
     assert "fit_confidence" in shipped.made_by
