@@ -17,6 +17,7 @@ from alignment.errors import DataError
 from alignment.filter import reject_outliers
 from alignment.holes import boxes_around, untied_nodes
 from alignment.match import CHANNELS, Patch, grid_shape, grid_spacing_px, match_block
+from alignment.ncc import engine_name
 from alignment.patches import patch_box, place_patch
 from alignment.rematch import match_again, reach_nodes, single_level, smooth_guide
 from alignment.runs import Run, load
@@ -88,8 +89,11 @@ def _neighbours(run: Run, k: int) -> list[tuple[int, int]]:
     return [(z, distance(run, z, k)) for z in inputs.present(run)]
 
 
-def reads_block(unit: NodeBlock, *, run_uri: str, k: int, retry: int = 0) -> list[Ref]:
-    """Return both sections' features and valid parts, their places, and the round before."""
+def reads_block(unit: NodeBlock, *, run_uri: str, k: int, retry: int = 0) -> list[Ref | str]:
+    """Return both sections' features and valid parts, their places, and the round before.
+
+    And which engine matches: the compiled one and numpy differ by rounding.
+    """
     run = load(run_uri)
     config = run.config.match
     both = (unit.z - unit.d, unit.z)
@@ -101,7 +105,8 @@ def reads_block(unit: NodeBlock, *, run_uri: str, k: int, retry: int = 0) -> lis
     around = (unit.i0 - reach, unit.j0 - reach, unit.i1 + reach, unit.j1 + reach)
     before = block_refs(run, unit.z, unit.d, k - 1, around=around, retry=retry) if k else []
     holes = [Ref("match", holes_phase(retry), Section(unit.z).label)] if retry else []
-    return [*features, *map(inputs.masked, both), inputs.PLACED, *before, *holes]
+    seen = [*features, *map(inputs.masked, both), inputs.PLACED, *before, *holes]
+    return [*seen, f"engine {engine_name()}"]
 
 
 def reads_section(unit: Section, *, run_uri: str, retry: int) -> list[Ref]:
