@@ -11,8 +11,6 @@ from alignment.filter import reject_outliers
 from alignment.match import Patch, grid_shape, grid_spacing_px, match_block
 from alignment.pyramid import downsample
 
-BATCH = 32
-
 
 @pytest.fixture(autouse=True)
 def like_a_worker():
