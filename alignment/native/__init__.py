@@ -1,4 +1,4 @@
-"""The compiled kernel of matching: found, checked and loaded.
+"""The compiled kernel of matching, relaxation and rendering: found, checked and loaded.
 
 `make install` compiles it (`alignment.native.build`) for each width of vectors that the processor's
 family knows; the widest that this processor has is loaded. All of them give the same bits: the
@@ -53,7 +53,7 @@ def sources_digest() -> str:
 
 def library_path(isa: str) -> Path:
     """Return where the library for one width of vectors lies."""
-    return HERE / f"_ncc_{isa}.so"
+    return HERE / f"_kernel_{isa}.so"
 
 
 @cache
