@@ -257,12 +257,12 @@ class RelaxConfig(Config):
     """Weak pull to the coarse position; bounds the drift of long stacks."""
     huber_px: Annotated[float, Field(gt=0.0)] = 3.0
     """Residuals beyond this count linearly: wrong matches lose their grip."""
-    robust_iterations: Annotated[int, Field(ge=1, le=50)] = 6
-    """Rounds of iterative re-weighting."""
-    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
-    """Relative residual at which the solver stops."""
-    max_iterations: Annotated[int, Field(ge=10)] = 5000
-    """Conjugate-gradient steps before a ConvergenceError."""
+    robust_iterations: Annotated[int, Field(ge=1, le=500)] = 50
+    """Most of Newton's rounds; some ten are enough."""
+    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-6
+    """Relative residual (of the whole volume's gradient) at which the solver stops."""
+    max_iterations: Annotated[int, Field(ge=1)] = 500
+    """Conjugate-gradient steps of one round before a ConvergenceError."""
 
 
 class RenderConfig(Config):

@@ -3,8 +3,9 @@
 A match m at point p of section z against section z - d says that both show the same tissue:
 ``p + U_z(p) = (p + m) + U_{z-d}(p + m)``, U the push field, bilinear between the nodes. The fields
 minimise the misfit of all matches plus the elastic energy of all sections, one robust least-squares
-problem over the whole stack (`alignment.energy`). Only relative displacements are measured; the
-anchor makes the mean of U zero.
+problem over the whole stack (`alignment.energy`), whose minimum Newton's method finds
+(`alignment.newton`) with conjugate gradients and multigrid. Only relative displacements are
+measured; the anchor makes the mean of U zero.
 
 References
 ----------
@@ -24,11 +25,11 @@ from scipy.ndimage import binary_dilation, uniform_filter
 from scipy.sparse.csgraph import connected_components
 
 from alignment.config import RelaxConfig
-from alignment.elastic import Sheets
-from alignment.energy import Energy, StackEnergy
+from alignment.energy import Energy, StackEnergy, Vector
 from alignment.errors import ConvergenceError, DataError, ShapeError
 from alignment.fields import Field, flipped_cells, invert, node_grid, quantise
-from alignment.links import Links, PairMatches, link
+from alignment.links import PairMatches, residual
+from alignment.newton import Minimum, minimise
 from alignment.uncertainty import estimate_sigma
 
 __all__ = ["Energy", "PairMatches", "Relaxed", "relax_stack"]
@@ -39,7 +40,6 @@ _REPAIR_FACTOR = 8.0
 _SMOOTHING_ROUNDS = 500
 
 Stack = NDArray[np.float32]
-Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Relaxed:
     residual_px : tuple of float32 ndarrays (my, mx)
         For every pair, in the order given: length of predicted minus measured displacement; NaN
         where no match was used.
-    iterations : int
-        Conjugate-gradient steps of all rounds.
+    minimum : Minimum
+        Where the energy is least, and how it was found.
     flipped_repaired : int
         Cells that would have (nearly) flipped and were stiffened or smoothed.
     bridged : tuple of int
@@ -67,18 +67,16 @@ class Relaxed:
     parts : tuple of int
         For every section the number of its part: matches tie sections of one part, while two parts
         lie to each other as the coarse stage put them. A bridged section is a part of its own.
-    energy : Energy
     """
 
     push: Stack
     field: Stack
     sigma: Stack
     residual_px: tuple[NDArray[np.float32], ...]
-    iterations: int
+    minimum: Minimum
     flipped_repaired: int
     bridged: tuple[int, ...]
     parts: tuple[int, ...]
-    energy: Energy
 
 
 def relax_stack(
@@ -89,7 +87,9 @@ def relax_stack(
     config: RelaxConfig,
     *,
     missing: Collection[int] = (),
+    locked: Collection[int] = (),
     stiffness_map: NDArray[np.float32] | None = None,
+    threads: int = 1,
 ) -> Relaxed:
     """Find the displacement fields of all sections of a stack.
 
@@ -106,9 +106,13 @@ def relax_stack(
     config : RelaxConfig
     missing : collection of int
         Sections to leave out; theirs is interpolated from the nearest good ones.
+    locked : collection of int
+        Sections that stay where the coarse stage put them; the others come to them.
     stiffness_map : float32 ndarray of shape (nz, ny - 1, nx - 1), optional
         Factor on the stiffness of every cell, above 0: small where tissue is torn, so that the two
         sides of a crack move without dragging each other.
+    threads : int
+        They do not change the bits.
 
     Raises
     ------
@@ -124,57 +128,73 @@ def relax_stack(
     gone = set(missing)
     order = sorted(range(len(matches)), key=lambda k: (matches[k].z, matches[k].d))
     used = [k for k in order if not {matches[k].z, matches[k].z - matches[k].d} & gone]
-    links = link([matches[k] for k in used], grid, spacing, match_spacing_px)
-    sheets = Sheets(_stiffness(grid, stiffness_map, config), config.poisson_ratio)
-    energy = StackEnergy(links, sheets, config)
+    pairs = [matches[k] for k in used]
+    stiffness = _stiffness(grid, stiffness_map, config)
+    free = None
+    if locked:
+        free = np.ones(grid, np.float32)
+        free[sorted(locked)] = 0
 
-    u, robust, iterations = energy.minimise()
-    flipped = np.zeros(sheets.stiffness.shape, bool)
+    def energy() -> StackEnergy:
+        return StackEnergy(
+            *(pairs, grid, match_spacing_px, config), stiffness=stiffness, free=free, threads=threads
+        )
+
+    minimum = minimise(energy())
+    flipped = np.zeros(stiffness.shape, bool)
     for _ in range(_REPAIR_ROUNDS):
-        folding = _folding(_sections(u, grid), spacing)
+        folding = _folding(_float32(minimum.u), spacing)
         if not folding.any():
             break
         flipped |= folding
         # The cells around it too: a stiff cell alone hands the fold on to its neighbour.
         around = binary_dilation(folding, np.ones((1, 3, 3)), iterations=2)
-        energy = energy.stiffened(np.where(around, _REPAIR_FACTOR, 1.0))
-        u, robust, more = energy.minimise(u)
-        iterations += more
+        stiffness[around] *= _REPAIR_FACTOR
+        minimum = minimise(energy(), minimum.u, reference=minimum.reference)
 
-    parts, tied = _parts([(matches[used[k]].z, matches[used[k]].d) for k, _ in links.rows], nz)
-    push = _bridge(_sections(u, grid), tied)
+    parts, tied = _parts([(p.z, p.d) for p in pairs if p.weights(match_spacing_px).any()], nz)
+    push = _bridge(_float32(minimum.u), tied)
     flipped |= _folding(push, spacing)
     push = np.stack([_unfold(section, spacing) for section in push])
     pulls = [quantise(_unfold(invert(section, spacing), spacing)) for section in push]
-    u = np.moveaxis(push, 1, -1).astype(np.float64).ravel()
+    u = push.astype(np.float64)
     return Relaxed(
         push=push,
         field=np.stack(pulls),
-        sigma=estimate_sigma(energy, u, robust, parts, tied),
-        residual_px=_residuals(matches, used, links, u),
-        iterations=iterations,
+        sigma=estimate_sigma(energy(), u, match_spacing_px, parts, tied),
+        residual_px=_residuals(matches, set(used), u, spacing, match_spacing_px),
+        minimum=minimum,
         flipped_repaired=int(np.count_nonzero(flipped)),
         bridged=tuple(sorted(set(range(nz)) - set(tied))),
         parts=tuple(parts),
-        energy=energy.value(u),
     )
 
 
 def _residuals(
-    matches: Sequence[PairMatches], used: Sequence[int], links: Links, u: Vector
+    matches: Sequence[PairMatches],
+    used: Collection[int],
+    u: Vector,
+    spacing: int,
+    match_spacing_px: int,
 ) -> tuple[Stack, ...]:
     """Length of the residual of every match, by pair; NaN where none was used."""
-    residuals = [np.full(pair.displacement.shape[1:], np.nan, np.float32) for pair in matches]
-    lengths = np.hypot(*links.residual(u).T)
-    first = 0
-    for k, nodes in links.rows:
-        residuals[used[k]].ravel()[nodes] = lengths[first : first + len(nodes)]
-        first += len(nodes)
-    return tuple(residuals)
+    lengths = []
+    for k, pair in enumerate(matches):
+        length = np.full(pair.displacement.shape[1:], np.nan, np.float32)
+        if k in used:
+            y, x = residual(
+                *(pair, u[pair.z], u[pair.z - pair.d]),
+                node_spacing_px=spacing,
+                match_spacing_px=match_spacing_px,
+            )
+            counts = pair.weights(match_spacing_px) > 0
+            length[counts] = np.hypot(y, x)[counts]
+        lengths.append(length)
+    return tuple(lengths)
 
 
-def _sections(u: Vector, grid: tuple[int, int, int]) -> Stack:
-    return np.ascontiguousarray(np.moveaxis(u.reshape(*grid, 2), -1, 1), dtype=np.float32)
+def _float32(u: Vector) -> Stack:
+    return u.astype(np.float32)
 
 
 def _folding(push: Stack, spacing: int) -> NDArray[np.bool_]:
@@ -218,10 +238,10 @@ def _bridge(push: Stack, tied: Sequence[int]) -> Stack:
 
 def _stiffness(
     grid: tuple[int, int, int], factors: NDArray[np.float32] | None, config: RelaxConfig
-) -> Vector:
+) -> NDArray[np.float32]:
     cells = (grid[0], grid[1] - 1, grid[2] - 1)
     if factors is None:
-        return np.full(cells, config.stiffness)
+        return np.full(cells, config.stiffness, np.float32)
     if factors.shape != cells:
         raise ShapeError(
             f"stiffness_map must have one value a cell, shape {cells} for nodes {grid}; "
@@ -229,4 +249,4 @@ def _stiffness(
         )
     if not (np.isfinite(factors).all() and (factors > 0).all()):
         raise DataError("stiffness_map must be finite and above 0; use 0.01 where tissue is torn")
-    return config.stiffness * factors.astype(np.float64)
+    return np.asarray(config.stiffness * factors, np.float32)

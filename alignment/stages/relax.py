@@ -70,7 +70,8 @@ def relax(_: Whole, *, run_uri: str) -> Record:
     _write_residuals(run, matches, relaxed.residual_px)
     return {
         "sha256": digests,
-        "iterations": int(relaxed.iterations),
+        "iterations": relaxed.minimum.steps,
+        "residual": relaxed.minimum.residual,
         "flipped_repaired": int(relaxed.flipped_repaired),
         "bytes_read": sum(pair.displacement.nbytes for pair in matches),
         "bytes_written": int(relaxed.field.nbytes + relaxed.sigma.nbytes),
