@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from alignment.errors import DataError, ShapeError
 
 Nodes = NDArray[np.floating[Any]]
+Field = NDArray[np.float32]
 Points = NDArray[np.float64]
 
 _TOLERANCE_PX = 1e-4
@@ -26,6 +27,11 @@ _STARTS = ((0.0, 0.0), (0.4, 0.3), (-0.3, 0.4), (-0.4, -0.3), (0.3, -0.4))  # ce
 def grid_points(ny: int, nx: int, spacing: float) -> Points:
     """Return the positions (ny * nx, 2) of a grid's nodes, in C order."""
     return np.indices((ny, nx), np.float64).reshape(2, -1).T * float(spacing)
+
+
+def as_field(displacements: Points, grid_yx: tuple[int, int]) -> Field:
+    """Return displacements (ny * nx, 2), in the order of `grid_points`, as a field."""
+    return np.ascontiguousarray(displacements.T.reshape(2, *grid_yx).astype(np.float32))
 
 
 def interpolation(
@@ -124,6 +130,16 @@ def undo(values: Nodes, spacing: float, targets: Points) -> Points:
         f"the field cannot be inverted at {todo.size} of {len(targets)} points, first near "
         f"(y, x) = ({y:.1f}, {x:.1f}) px: it folds there; raise relax.stiffness"
     )
+
+
+def check_field(field: Field, *, name: str = "field") -> tuple[int, int]:
+    """Return the node grid (ny, nx) of `field`, or say what is wrong with it."""
+    if field.ndim != 3 or field.shape[0] != 2 or 0 in field.shape:
+        raise ShapeError(
+            f"{name} must have shape (2, ny, nx), components (dy, dx); got {field.shape}. "
+            f"If a tool gave it as (x, y), reverse the components first: {name}[::-1]."
+        )
+    return field.shape[1], field.shape[2]
 
 
 def check_points(points: Points) -> Points:

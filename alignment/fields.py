@@ -7,14 +7,16 @@ edge. NaN means unknown; 0 means "known not to move".
 
 Published fields pull: ``aligned[a] = coarse_image[a + field(a)] = source[C(a + field(a))]``, with C
 the coarse affine of the section, float64 (2, 3), rows y and x. A push field is its inverse: coarse
-point p goes to aligned point ``p + push(p)``. Nothing outside this module composes, inverts or
-changes the mip of either.
+point p goes to aligned point ``p + push(p)``. Nothing outside this module and those that it hands
+on (`affines`, `bilinear`, `compositions`, `inverses`, `jacobians`) composes, inverts or changes the
+mip of either.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numpy.typing import NDArray
 
 from alignment.affines import (
     Affine,
@@ -23,13 +25,28 @@ from alignment.affines import (
     compose_affines,
     invert_affine,
 )
-from alignment.bilinear import Points, cells, check_points, grid_points, sample, undo, upsample
-from alignment.errors import DataError, ShapeError
+from alignment.bilinear import (
+    Field,
+    Points,
+    as_field,
+    cells,
+    check_field,
+    check_points,
+    grid_points,
+    sample,
+    undo,
+    upsample,
+)
+from alignment.compositions import affine_field, affine_then_field, compose, field_then_affine
+from alignment.inverses import inversion_error, invert
+from alignment.jacobians import flipped_cells, jacobian
 
 __all__ = [
     "Affine",
     "Field",
     "Points",
+    "affine_field",
+    "affine_then_field",
     "affine_to_mip",
     "apply_affine",
     "check_field",
@@ -37,7 +54,9 @@ __all__ = [
     "compose_affines",
     "dense",
     "evaluate",
+    "field_then_affine",
     "flipped_cells",
+    "inversion_error",
     "invert",
     "invert_affine",
     "jacobian",
@@ -45,23 +64,12 @@ __all__ = [
     "map_to_source",
     "node_grid",
     "quantise",
+    "resample",
     "to_mip",
 ]
 
-Field = NDArray[np.float32]
-
 STEPS_PER_PX = 32
 """Published fields are whole multiples of 1/32 px: a re-solve that moves nothing is equal."""
-
-
-def check_field(field: Field, *, name: str = "field") -> tuple[int, int]:
-    """Return the node grid (ny, nx) of `field`, or say what is wrong with it."""
-    if field.ndim != 3 or field.shape[0] != 2 or 0 in field.shape:
-        raise ShapeError(
-            f"{name} must have shape (2, ny, nx), components (dy, dx); got {field.shape}. "
-            f"If a tool gave it as (x, y), reverse the components first: {name}[::-1]."
-        )
-    return field.shape[1], field.shape[2]
 
 
 def node_grid(canvas_yx: tuple[int, int], spacing: int) -> tuple[int, int]:
@@ -141,86 +149,43 @@ def dense(
     return upsample(nodes.astype(np.float32, copy=False), spacing, offset_yx, shape_yx)
 
 
-def jacobian(field: Field, spacing: float) -> NDArray[np.float32]:
-    """Least determinant of the map ``x + field(x)`` in each cell.
-
-    A bilinear map's determinant is linear inside its cell, so the least of the four corners is the
-    least anywhere in it.
-
-    Returns
-    -------
-    float32 ndarray of shape (ny - 1, nx - 1)
-        1 where nothing stretches, 0.5 where area halves, negative where the tissue flips over.
-    """
-    check_field(field)
-    f = field.astype(np.float64)
-    down = np.diff(f, axis=1) / spacing  # d/dy on the vertical edges of cells
-    right = np.diff(f, axis=2) / spacing
-    corners = [
-        (1 + d[0]) * (1 + r[1]) - d[1] * r[0]
-        for d in (down[:, :, :-1], down[:, :, 1:])
-        for r in (right[:, :-1], right[:, 1:])
-    ]
-    return np.asarray(np.min(corners, axis=0), dtype=np.float32)
-
-
-def flipped_cells(field: Field, spacing: float, *, least: float = 0.0) -> NDArray[np.bool_]:
-    """Return the cells (ny - 1, nx - 1) whose area shrinks to `least` or less somewhere inside.
-
-    A cell at the edge also answers for the plane outside it, where the field goes on unchanged:
-    with no cell flipped, ``x + field(x)`` is one to one everywhere.
-    """
-    check_field(field)
-    flipped = jacobian(np.pad(field, ((0, 0), (1, 1), (1, 1)), mode="edge"), spacing) <= least
-    for rows in (flipped, flipped.T):
-        rows[1] |= rows[0]
-        rows[-2] |= rows[-1]
-    return flipped[1:-1, 1:-1]
-
-
-def invert(push: Field, spacing: float) -> Field:
-    """Invert a field at its nodes: from push to pull, or back.
+def resample(
+    field: Field,
+    spacing: float,
+    new_spacing: float,
+    *,
+    old_mip: int = 0,
+    new_mip: int = 0,
+    grid_yx: tuple[int, int] | None = None,
+) -> Field:
+    """Give a field other nodes, and the pixels of another mip.
 
     Parameters
     ----------
-    push : float32 ndarray of shape (2, ny, nx)
-        Point p goes to ``p + push(p)``, px.
-    spacing : float
-        Distance of the nodes, px.
+    field : float32 ndarray of shape (2, ny, nx)
+        Displacements in px of `old_mip`; node (i, j) on its pixel (i * spacing, j * spacing).
+    spacing, new_spacing : float
+        Distance of the nodes, px of the old and of the new mip.
+    old_mip, new_mip : int
+        Pixel centres are integers at every mip: ``p_k = (p_0 + 0.5) / 2**k - 0.5``.
+    grid_yx : tuple of int, optional
+        Nodes of the result; without it as many as reach the last one of `field`.
 
     Returns
     -------
-    float32 ndarray of shape (2, ny, nx)
-        The field `pull` with ``push(a + pull(a)) = -pull(a)`` at every node a, to 0.001 px.
-
-    Raises
-    ------
-    DataError
-        If the field folds, so that no inverse exists.
+    float32 ndarray of shape (2, my, mx)
+        Displacements in px of `new_mip`; node (i, j) on its pixel (i * new_spacing,
+        j * new_spacing). The field's value there: coarser nodes do not average the finer ones, so
+        that an affine stays exact. NaN where a node that the value depends on is NaN.
     """
-    ny, nx = check_field(push)
-    if np.isfinite(push).all() and (flipped := flipped_cells(push, spacing)).any():
-        raise DataError(
-            f"{np.count_nonzero(flipped)} of {flipped.size} cells of the field fold, so it has no "
-            "inverse; raise relax.stiffness"
-        )
-    nodes = grid_points(ny, nx, spacing)
-    pull = undo(push, spacing, nodes) - nodes
-    return np.ascontiguousarray(pull.T.reshape(2, ny, nx).astype(np.float32))
-
-
-def compose(first: Field, then: Field, spacing: float) -> Field:
-    """Field that pulls like applying `first`, then `then` to its result.
-
-    ``one[a] = raw[a + first(a)]`` and ``two[a] = one[a + then(a)]`` give
-    ``two[a] = raw[a + composed(a)]`` at the nodes a. Both fields have the same nodes.
-    """
-    ny, nx = check_field(then, name="then")
-    if first.shape != then.shape:
-        raise ShapeError(f"both fields need the same nodes; got {first.shape} and {then.shape}")
-    moved = then.reshape(2, -1).T.astype(np.float64)
-    moved += evaluate(first, spacing, grid_points(ny, nx, spacing) + moved)
-    return np.ascontiguousarray(moved.T.reshape(2, ny, nx).astype(np.float32))
+    grid = check_field(field)
+    scale = 2.0 ** (old_mip - new_mip)  # px of the new mip in one of the old
+    if grid_yx is None:
+        last = [((n - 1) * spacing + 0.5) * scale - 0.5 for n in grid]
+        ny, nx = (max(math.ceil(at / new_spacing - 1e-9), 0) + 1 for at in last)
+        grid_yx = ny, nx
+    places = (grid_points(*grid_yx, new_spacing) + 0.5) / scale - 0.5
+    return as_field(evaluate(field, spacing, places) * scale, grid_yx)
 
 
 def map_to_source(coarse: Affine, field: Field, spacing: float, points: Points) -> Points:
