@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from alignment import native
 from alignment.config import RelaxConfig
 from alignment.errors import ConfigError, ConvergenceError
-from alignment.links import REFERENCE_PX, PairMatches
+from alignment.links import REFERENCE_PX, Links
 
 Vector = NDArray[np.float64]
 """Over all nodes, (nz, 2, ny, nx): dy and dx, px."""
@@ -90,8 +90,8 @@ class StackEnergy:
 
     Parameters
     ----------
-    pairs : sequence of PairMatches
-        In ascending order of z, then d.
+    links : sequence of Links
+        The pairs' matches, in ascending order of z, then d.
     grid : tuple of int
         Nodes (nz, ny, nx).
     match_spacing_px : int
@@ -103,11 +103,18 @@ class StackEnergy:
     free : float32 ndarray of shape (nz, ny, nx), optional
         1 where a node may move, 0 where it is to stay.
     threads : int
+    isa : str, optional
+        One of `native.ISAS`, for tests. Neither changes the bits.
+
+    Raises
+    ------
+    ConfigError
+        If the kernel was not built.
     """
 
     def __init__(
         self,
-        pairs: Sequence[PairMatches],
+        links: Sequence[Links],
         grid: tuple[int, int, int],
         match_spacing_px: int,
         config: RelaxConfig,
@@ -116,26 +123,24 @@ class StackEnergy:
         mass: NDArray[np.float32] | None = None,
         free: NDArray[np.float32] | None = None,
         threads: int = 1,
+        isa: str | None = None,
     ) -> None:
         self.grid = grid
         self.config = config
-        self.pairs = tuple(pairs)
+        self.links = tuple(links)
         self.stiffness = np.ascontiguousarray(stiffness, np.float32)
         self.shape = (grid[0], 2, *grid[1:])
         self.free = None if free is None else np.ascontiguousarray(free, np.float32)
         self.mass = np.full(grid, anchor(config), np.float32) if mass is None else mass
-        self.weights = [pair.weights(match_spacing_px) for pair in pairs]
-        self._library = _library()
+        self._library = _library(isa)
         self._kept: list[Any] = []
         ratio = match_spacing_px / config.node_spacing_px
         rows = [
             native.PairInput(
-                *(pair.z, pair.z - pair.d, *weight.shape, ratio),
-                self._address(pair.displacement),
-                self._address(weight),
-                self._address(pair.precision()),
+                *(pair.z, pair.z - pair.d, *pair.weight.shape, ratio),
+                *map(self._address, (pair.match, pair.weight, pair.precision)),
             )
-            for pair, weight in zip(pairs, self.weights, strict=True)
+            for pair in links
         ]
         table = (native.PairInput * max(len(rows), 1))(*rows)
         self._kept.append(table)
@@ -198,9 +203,7 @@ class StackEnergy:
             If the last residual is above `tolerance` after config.max_iterations steps.
         """
         x, residuals = np.empty(self.shape), np.zeros(self.config.max_iterations + 1)
-        steps = self._call(
-            "solve", right, x, tolerance, self.config.max_iterations, residuals
-        )
+        steps = self._call("solve", right, x, tolerance, self.config.max_iterations, residuals)
         if residuals[steps] > tolerance:
             raise ConvergenceError(
                 f"the elastic solve reached a relative residual of {residuals[steps]:.1e} after "
@@ -290,8 +293,8 @@ def anchor(config: RelaxConfig) -> float:
     return max(config.anchor, LEAST_ANCHOR) * (config.node_spacing_px / REFERENCE_PX) ** 2
 
 
-def _library() -> ctypes.CDLL:
-    library = native.library()
+def _library(isa: str | None) -> ctypes.CDLL:
+    library = native.library(isa)
     if library is None:
         raise ConfigError(
             "relaxation needs the compiled kernel, which was not built; run `make install`, or "

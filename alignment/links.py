@@ -24,6 +24,27 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Links:
+    """What the solver needs of a pair: for every match its measure and its 2 x 2 weight.
+
+    Attributes
+    ----------
+    z, d : int
+    match : float32 ndarray of shape (2, my, mx)
+        px; not read where `weight` is 0.
+    weight : float32 ndarray of shape (my, mx)
+    precision : float32 ndarray of shape (3, my, mx), optional
+        (yy, yx, xx); the unit matrix without.
+    """
+
+    z: int
+    d: int
+    match: Floats
+    weight: Floats
+    precision: Floats | None = None
+
+
+@dataclass(frozen=True)
 class PairMatches:
     """What was measured between section z (moving) and section z - d (fixed).
 
@@ -37,6 +58,8 @@ class PairMatches:
         positive: as the typical match.
     weight : float32 ndarray of shape (my, mx), optional
         Factor on the weight of each match; 1 without. 0 or NaN leaves the match out.
+    typical : float, optional
+        Variance of the pair's typical match, px^2, if these are a part of the pair's matches.
     """
 
     z: int
@@ -44,6 +67,7 @@ class PairMatches:
     displacement: Floats
     covariance: Floats | None = None
     weight: Floats | None = None
+    typical: float | None = None
 
     def check(self, nz: int) -> None:
         """Raise DataError or ShapeError, naming the pair, unless it fits a stack of `nz`."""
@@ -63,33 +87,44 @@ class PairMatches:
                     f"beside a displacement of shape {self.displacement.shape}"
                 )
 
-    def weights(self, match_spacing_px: int) -> Floats:
-        """Return the weight of every match (my, mx): 0 for those that do not count.
+    def links(self, match_spacing_px: int) -> Links:
+        """Return the matches with their weights: 0 for those that do not count.
 
-        It is the area that a match stands for, in units of 32 x 32 px, over d^2 (tissue drifts on
-        from section to section, so the errors of matches grow in proportion to d), times the
-        match's own weight.
+        A match weighs the area that it stands for, in units of 32 x 32 px, over d^2 (tissue drifts
+        on from section to section, so the errors of matches grow in proportion to d), times its
+        own weight, times its inverse covariance against the typical one.
         """
-        used = np.isfinite(self.displacement).all(axis=0)
-        own = np.ones(used.shape) if self.weight is None else np.nan_to_num(self.weight)
+        own = np.ones(self.is_measured.shape) if self.weight is None else self.weight
         area = (match_spacing_px / REFERENCE_PX / self.d) ** 2
-        return np.where(used, np.maximum(own, 0) * area, 0).astype(np.float32)
+        used = self.is_measured & (own > 0)
+        weight = np.where(used, np.nan_to_num(own) * area, 0).astype(np.float32)
+        return Links(self.z, self.d, self.displacement, weight, self._precision())
 
-    def precision(self) -> Floats | None:
-        """Return the inverse covariances (3, my, mx) against the pair's typical match's.
+    @property
+    def is_measured(self) -> NDArray[np.bool_]:
+        """Where there is a match, (my, mx)."""
+        return np.isfinite(self.displacement).all(axis=0)
 
-        That one has (1, 0, 1), which is what all have, and None is returned, if there are none.
-        """
+    def typical_variance(self) -> float:
+        """Return the variance of the typical match, px^2; NaN where no covariance is usable."""
         if self.covariance is None:
+            return np.nan
+        covariance = self.covariance.reshape(3, -1).T[self.is_measured.ravel()].astype(np.float64)
+        good = _usable(covariance)
+        return float(np.median(np.sqrt(_determinant(covariance[good])))) if good.any() else np.nan
+
+    def _precision(self) -> Floats | None:
+        """Inverse covariances (3, my, mx) against the typical one, which has (1, 0, 1)."""
+        typical = self.typical_variance() if self.typical is None else self.typical
+        if self.covariance is None or not np.isfinite(typical):
             return None
         flat = self.covariance.reshape(3, -1).T.astype(np.float64)
-        used = np.isfinite(self.displacement).all(axis=0).ravel()
-        inverse = _precision(np.where(used[:, None], flat, np.nan))
+        inverse = _inverse(np.where(self.is_measured.reshape(-1, 1), flat, np.nan), typical)
         return np.ascontiguousarray(inverse.T.reshape(self.covariance.shape), dtype=np.float32)
 
 
 def residual(
-    pair: PairMatches,
+    links: Links,
     moving: NDArray[np.float64],
     fixed: NDArray[np.float64],
     *,
@@ -100,14 +135,25 @@ def residual(
 
     `moving` and `fixed` are the two sections' displacements (2, ny, nx).
     """
-    match = pair.displacement.reshape(2, -1).T.astype(np.float64)
-    points = grid_points(*pair.displacement.shape[1:], match_spacing_px)
+    match = links.match.reshape(2, -1).T.astype(np.float64)
+    _, my, mx = links.match.shape
+    points = grid_points(my, mx, match_spacing_px)
     here = sample(moving, node_spacing_px, points)[0]
     there = sample(fixed, node_spacing_px, points + match)[0]
-    return (here - there - match).T.reshape(pair.displacement.shape)
+    return (here - there - match).T.reshape(links.match.shape)
 
 
-def _precision(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+def _determinant(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    yy, yx, xx = covariance.T
+    return np.asarray(yy * xx - yx * yx)
+
+
+def _usable(covariance: NDArray[np.float64]) -> NDArray[np.bool_]:
+    determinant = _determinant(covariance)
+    return np.isfinite(determinant) & (determinant > 0) & (covariance[:, 0] > 0)
+
+
+def _inverse(covariance: NDArray[np.float64], typical: float) -> NDArray[np.float64]:
     """Invert covariances (n, 3) after setting their scale and adding what they do not know.
 
     The scale of a covariance that comes from a peak's curvature depends on noise and texture, hence
@@ -115,13 +161,9 @@ def _precision(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     changed, which all matches share: most of the typical variance is taken to be that, and no match
     may be so unsure that it does not count at all.
     """
-    yy, yx, xx = covariance.T
-    determinant = yy * xx - yx * yx
-    good = np.isfinite(determinant) & (determinant > 0) & (yy > 0)
     precision = np.tile((1.0, 0.0, 1.0), (len(covariance), 1))
-    if not good.any():
-        return precision
-    yy, yx, xx = covariance[good].T / np.median(np.sqrt(determinant[good]))
+    good = _usable(covariance)
+    yy, yx, xx = covariance[good].T / typical
     # Functions of the eigenvalues of 2 x 2 matrices; their eigenvectors stay.
     mean, half = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
     sure, unsure = (

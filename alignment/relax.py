@@ -15,7 +15,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ from alignment.config import RelaxConfig
 from alignment.energy import Energy, StackEnergy, Vector
 from alignment.errors import ConvergenceError, DataError, ShapeError
 from alignment.fields import Field, flipped_cells, invert, node_grid, quantise
-from alignment.links import PairMatches, residual
+from alignment.links import Links, PairMatches, residual
 from alignment.newton import Minimum, minimise
 from alignment.uncertainty import estimate_sigma
 
@@ -128,7 +128,7 @@ def relax_stack(
     gone = set(missing)
     order = sorted(range(len(matches)), key=lambda k: (matches[k].z, matches[k].d))
     used = [k for k in order if not {matches[k].z, matches[k].z - matches[k].d} & gone]
-    pairs = [matches[k] for k in used]
+    links = [matches[k].links(match_spacing_px) for k in used]
     stiffness = _stiffness(grid, stiffness_map, config)
     free = None
     if locked:
@@ -137,7 +137,10 @@ def relax_stack(
 
     def energy() -> StackEnergy:
         return StackEnergy(
-            *(pairs, grid, match_spacing_px, config), stiffness=stiffness, free=free, threads=threads
+            *(links, grid, match_spacing_px, config),
+            stiffness=stiffness,
+            free=free,
+            threads=threads,
         )
 
     minimum = minimise(energy())
@@ -152,7 +155,7 @@ def relax_stack(
         stiffness[around] *= _REPAIR_FACTOR
         minimum = minimise(energy(), minimum.u, reference=minimum.reference)
 
-    parts, tied = _parts([(p.z, p.d) for p in pairs if p.weights(match_spacing_px).any()], nz)
+    parts, tied = _parts([(pair.z, pair.d) for pair in links if pair.weight.any()], nz)
     push = _bridge(_float32(minimum.u), tied)
     flipped |= _folding(push, spacing)
     push = np.stack([_unfold(section, spacing) for section in push])
@@ -162,7 +165,9 @@ def relax_stack(
         push=push,
         field=np.stack(pulls),
         sigma=estimate_sigma(energy(), u, match_spacing_px, parts, tied),
-        residual_px=_residuals(matches, set(used), u, spacing, match_spacing_px),
+        residual_px=_residuals(
+            matches, dict(zip(used, links, strict=True)), u, spacing, match_spacing_px
+        ),
         minimum=minimum,
         flipped_repaired=int(np.count_nonzero(flipped)),
         bridged=tuple(sorted(set(range(nz)) - set(tied))),
@@ -172,7 +177,7 @@ def relax_stack(
 
 def _residuals(
     matches: Sequence[PairMatches],
-    used: Collection[int],
+    used: Mapping[int, Links],
     u: Vector,
     spacing: int,
     match_spacing_px: int,
@@ -183,11 +188,11 @@ def _residuals(
         length = np.full(pair.displacement.shape[1:], np.nan, np.float32)
         if k in used:
             y, x = residual(
-                *(pair, u[pair.z], u[pair.z - pair.d]),
+                *(used[k], u[pair.z], u[pair.z - pair.d]),
                 node_spacing_px=spacing,
                 match_spacing_px=match_spacing_px,
             )
-            counts = pair.weights(match_spacing_px) > 0
+            counts = used[k].weight > 0
             length[counts] = np.hypot(y, x)[counts]
         lengths.append(length)
     return tuple(lengths)

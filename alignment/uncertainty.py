@@ -86,17 +86,17 @@ def _noise(energy: StackEnergy, u: Vector, match_spacing_px: int, fitted: float)
     went into the fields and left no residual.
     """
     squares = []
-    for pair, weight in zip(energy.pairs, energy.weights, strict=True):
+    for links in energy.links:
         y, x = residual(
-            pair,
-            u[pair.z],
-            u[pair.z - pair.d],
+            links,
+            u[links.z],
+            u[links.z - links.d],
             node_spacing_px=energy.config.node_spacing_px,
             match_spacing_px=match_spacing_px,
         )
-        yy, yx, xx = (1, 0, 1) if (precision := pair.precision()) is None else precision
+        yy, yx, xx = (1, 0, 1) if links.precision is None else links.precision
         length = yy * y * y + 2 * yx * y * x + xx * x * x
-        squares.append((weight * length)[weight > 0])
+        squares.append((links.weight * length)[links.weight > 0])
     values = np.concatenate(squares)
     free = max(1 - fitted / (2 * len(values)), 0.1)
     # Median of the squared length of a 2-D normal vector: 2 ln 2 variances.

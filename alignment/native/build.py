@@ -18,8 +18,8 @@ from pathlib import Path
 from alignment.native import HERE, ISAS, library_path, sources_digest
 
 FLAGS = (
-    "-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-fno-math-errno", "-Wall",
-    "-Wno-psabi",
+    "-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden",
+    "-fno-math-errno", "-Wall", "-Wno-psabi",
     # The same bits on every processor: a product and a sum are rounded one by one.
     "-ffp-contract=off",
 )  # fmt: skip

@@ -44,11 +44,11 @@ struct Corners {
         node[1] = node[0] + x.step;
         node[2] = node[0] + size_t(y.step) * nx;
         node[3] = node[2] + x.step;
-        const float both = y.share * x.share;
-        share[0] = 1 - y.share - x.share + both;
-        share[1] = x.share - both;
-        share[2] = y.share - both;
-        share[3] = both;
+        const float upper = 1 - y.share, left = 1 - x.share;  // no share is below 0
+        share[0] = upper * left;
+        share[1] = upper * x.share;
+        share[2] = y.share * left;
+        share[3] = y.share * x.share;
     }
     template <class T>
     T value(const T* u) const {

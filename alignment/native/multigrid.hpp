@@ -393,15 +393,17 @@ class Direct {
             unit[k] = 1;
             apply(level, threads, unit.data(), factor_.data() + k * n_);
             unit[k] = 0;
-            if (factor_[k * n_ + k] <= 0) factor_[k * n_ + k] = 1;  // nothing holds it
         }
-        for (size_t j = 0; j < n_; ++j)
+        for (size_t j = 0; j < n_; ++j) {
+            const double least = kLeastPivot * factor_[j * n_ + j];
             for (size_t i = j; i < n_; ++i) {
                 double sum = factor_[i * n_ + j];
                 for (size_t k = 0; k < j; ++k) sum -= factor_[i * n_ + k] * factor_[j * n_ + k];
-                factor_[i * n_ + j] =
-                    i == j ? std::sqrt(std::max(sum, 1e-300)) : sum / factor_[j * n_ + j];
+                // What nothing holds is left where it is.
+                if (i == j) sum = sum > least && level.scale[j] > 0 ? std::sqrt(sum) : kHuge;
+                factor_[i * n_ + j] = i == j ? sum : sum / factor_[j * n_ + j];
             }
+        }
     }
 
     void solve(const float* b, float* x) const {
@@ -418,6 +420,7 @@ class Direct {
     }
 
    private:
+    static constexpr double kLeastPivot = 1e-10, kHuge = 1e15;
     size_t n_ = 0;
     std::vector<double> factor_;
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -47,6 +48,7 @@ def relax(_: Whole, *, run_uri: str) -> Record:
         grid_spacing_px(run.config.match),
         config,
         missing=inputs.missing(run_uri),
+        threads=os.cpu_count() or 1,
     )
     _, _, ny, nx = relaxed.field.shape
     about = {"node_spacing_px": config.node_spacing_px, "unit": "px at mip 0"}
