@@ -259,10 +259,18 @@ class RelaxConfig(Config):
     """Residuals beyond this count linearly: wrong matches lose their grip."""
     robust_iterations: Annotated[int, Field(ge=1, le=500)] = 50
     """Most of Newton's rounds; some ten are enough."""
-    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-6
-    """Relative residual (of the whole volume's gradient) at which the solver stops."""
+    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-8
+    """Relative residual (of the whole volume's gradient) at which the solver stops; displacements
+    are then right to some 1e-5 px."""
     max_iterations: Annotated[int, Field(ge=1)] = 500
     """Conjugate-gradient steps of one round before a ConvergenceError."""
+    slab_sections: Annotated[int, Field(ge=4)] = 64
+    """A taller stack is relaxed in slabs of about so many sections, side by side; the answer is
+    the same. A worker needs some 300 bytes a node of a slab and its overlaps."""
+    tile_nodes: Annotated[int, Field(ge=32)] = 256
+    """A wider one in tiles of about so many nodes a side."""
+    max_sweeps: Annotated[int, Field(ge=1)] = 40
+    """Rounds over all slabs and tiles before a ConvergenceError; some six are enough."""
 
 
 class RenderConfig(Config):

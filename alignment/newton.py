@@ -74,7 +74,11 @@ class Minimum:
 
 
 def minimise(
-    energy: StackEnergy, start: Vector | None = None, *, reference: float | None = None
+    energy: StackEnergy,
+    start: Vector | None = None,
+    *,
+    reference: float | None = None,
+    reduction: float = 0.0,
 ) -> Minimum:
     """Find the minimum of a stack's energy.
 
@@ -86,6 +90,8 @@ def minimise(
         Without one, the first round believes every match: U = 0 would suspect the right ones.
     reference : float, optional
         What the gradient is measured by; the default is its length at 0 with every match believed.
+    reduction : float
+        Also enough: this share of the gradient at the start.
 
     Raises
     ------
@@ -103,14 +109,15 @@ def minimise(
             u, residuals = energy.solve(-gradient, tolerance=_BELIEVED_TOLERANCE)
             rounds.append(Round(1.0, believed.total, len(residuals) - 1, "believed", 1.0))
     value, gradient = energy.evaluate(u, Weights.NEWTON)
+    enough = max(config.tolerance, reduction * length(gradient) / reference if reference else 0.0)
     reason: Reason = "rounds"
     for _ in range(config.robust_iterations):
         residual = length(gradient) / reference if reference else 0.0
-        if residual <= config.tolerance:
+        if residual <= enough:
             reason = "converged" if reference else "nothing to do"
             break
         loose = min(_LOOSEST, residual**0.5)
-        tolerance = max(loose, _MARGIN * config.tolerance / residual)
+        tolerance = max(loose, _MARGIN * enough / residual)
         found = _step(energy, u, value, gradient, min(tolerance, _LOOSEST), Weights.NEWTON)
         if found is None:
             found = _step(energy, u, value, gradient, _LOOSEST, Weights.MAJORISE)

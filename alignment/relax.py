@@ -15,7 +15,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,18 +25,18 @@ from scipy.ndimage import binary_dilation, uniform_filter
 from scipy.sparse.csgraph import connected_components
 
 from alignment.config import RelaxConfig
-from alignment.energy import Energy, StackEnergy, Vector
+from alignment.energy import StackEnergy, Vector
 from alignment.errors import ConvergenceError, DataError, ShapeError
 from alignment.fields import Field, flipped_cells, invert, node_grid, quantise
 from alignment.links import Links, PairMatches, residual
 from alignment.newton import Minimum, minimise
 from alignment.uncertainty import estimate_sigma
 
-__all__ = ["Energy", "PairMatches", "Relaxed", "relax_stack"]
+__all__ = ["PairMatches", "Relaxed", "relax_stack"]
 
 _LEAST_AREA = 0.1  # a cell that shrinks to this share of its area is about to flip
-_REPAIR_ROUNDS = 3
-_REPAIR_FACTOR = 8.0
+REPAIR_ROUNDS = 3
+REPAIR_FACTOR = 8.0
 _SMOOTHING_ROUNDS = 500
 
 Stack = NDArray[np.float32]
@@ -129,7 +129,7 @@ def relax_stack(
     order = sorted(range(len(matches)), key=lambda k: (matches[k].z, matches[k].d))
     used = [k for k in order if not {matches[k].z, matches[k].z - matches[k].d} & gone]
     links = [matches[k].links(match_spacing_px) for k in used]
-    stiffness = _stiffness(grid, stiffness_map, config)
+    stiffness = cell_stiffness(grid, stiffness_map, config)
     free = None
     if locked:
         free = np.ones(grid, np.float32)
@@ -145,21 +145,20 @@ def relax_stack(
 
     minimum = minimise(energy())
     flipped = np.zeros(stiffness.shape, bool)
-    for _ in range(_REPAIR_ROUNDS):
-        folding = _folding(_float32(minimum.u), spacing)
+    for _ in range(REPAIR_ROUNDS):
+        folding = folding_cells(_float32(minimum.u), spacing)
         if not folding.any():
             break
         flipped |= folding
-        # The cells around it too: a stiff cell alone hands the fold on to its neighbour.
-        around = binary_dilation(folding, np.ones((1, 3, 3)), iterations=2)
-        stiffness[around] *= _REPAIR_FACTOR
+        stiffness[cells_to_stiffen(folding)] *= REPAIR_FACTOR
         minimum = minimise(energy(), minimum.u, reference=minimum.reference)
 
-    parts, tied = _parts([(pair.z, pair.d) for pair in links if pair.weight.any()], nz)
-    push = _bridge(_float32(minimum.u), tied)
-    flipped |= _folding(push, spacing)
-    push = np.stack([_unfold(section, spacing) for section in push])
-    pulls = [quantise(_unfold(invert(section, spacing), spacing)) for section in push]
+    parts, tied = connected_parts([(pair.z, pair.d) for pair in links if pair.weight.any()], nz)
+    solved = _float32(minimum.u)
+    push = np.stack([bridged(z, solved.__getitem__, tied) for z in range(nz)])
+    flipped |= folding_cells(push, spacing)
+    push = np.stack([unfold(section, spacing) for section in push])
+    pulls = [published(section, spacing) for section in push]
     u = push.astype(np.float64)
     return Relaxed(
         push=push,
@@ -183,30 +182,42 @@ def _residuals(
     match_spacing_px: int,
 ) -> tuple[Stack, ...]:
     """Length of the residual of every match, by pair; NaN where none was used."""
-    lengths = []
-    for k, pair in enumerate(matches):
-        length = np.full(pair.displacement.shape[1:], np.nan, np.float32)
-        if k in used:
-            y, x = residual(
-                *(used[k], u[pair.z], u[pair.z - pair.d]),
-                node_spacing_px=spacing,
-                match_spacing_px=match_spacing_px,
-            )
-            counts = used[k].weight > 0
-            length[counts] = np.hypot(y, x)[counts]
-        lengths.append(length)
-    return tuple(lengths)
+    return tuple(
+        residual_lengths(used[k], u[pair.z], u[pair.z - pair.d], spacing, match_spacing_px)
+        if k in used
+        else np.full(pair.displacement.shape[1:], np.nan, np.float32)
+        for k, pair in enumerate(matches)
+    )
+
+
+def residual_lengths(
+    links: Links, moving: Vector, fixed: Vector, spacing: int, match_spacing_px: int
+) -> NDArray[np.float32]:
+    """Length (my, mx) of the residual of every match, px; NaN where it weighs nothing."""
+    y, x = residual(
+        links, moving, fixed, node_spacing_px=spacing, match_spacing_px=match_spacing_px
+    )
+    return np.where(links.weight > 0, np.hypot(y, x), np.nan).astype(np.float32)
 
 
 def _float32(u: Vector) -> Stack:
     return u.astype(np.float32)
 
 
-def _folding(push: Stack, spacing: int) -> NDArray[np.bool_]:
+def folding_cells(push: Stack, spacing: int) -> NDArray[np.bool_]:
+    """Return the cells (nz, ny - 1, nx - 1) of push fields that fold, or are about to."""
     return np.stack([flipped_cells(section, spacing, least=_LEAST_AREA) for section in push])
 
 
-def _unfold(field: Field, spacing: int) -> Field:
+def cells_to_stiffen(folding: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return cells (nz, ny - 1, nx - 1) that fold and those around them.
+
+    A stiff cell alone would hand the fold on to its neighbour.
+    """
+    return np.asarray(binary_dilation(folding, np.ones((1, 3, 3)), iterations=2))
+
+
+def unfold(field: Field, spacing: int) -> Field:
     """Smooth a field around cells that flip, wider and wider, until none does."""
     for attempt in range(_SMOOTHING_ROUNDS):
         folding = flipped_cells(field, spacing, least=_LEAST_AREA)
@@ -221,8 +232,11 @@ def _unfold(field: Field, spacing: int) -> Field:
     )
 
 
-def _parts(ends: Sequence[tuple[int, int]], nz: int) -> tuple[list[int], list[int]]:
-    """Return the part of every section, and the sections that matches tie."""
+def connected_parts(ends: Collection[tuple[int, int]], nz: int) -> tuple[list[int], list[int]]:
+    """Return the part of every section, and the sections that matches tie.
+
+    `ends` are the pairs (z, d) that have matches.
+    """
     moving = np.array([z for z, _ in ends], int)
     fixed = np.array([z - d for z, d in ends], int)
     graph = sparse.coo_array((np.ones(len(ends)), (moving, fixed)), shape=(nz, nz))
@@ -230,18 +244,22 @@ def _parts(ends: Sequence[tuple[int, int]], nz: int) -> tuple[list[int], list[in
     return parts.tolist(), sorted({*moving.tolist(), *fixed.tolist()})
 
 
-def _bridge(push: Stack, tied: Sequence[int]) -> Stack:
-    """Interpolate the other sections linearly in z between the nearest tied ones."""
-    bridged = push.copy()
-    for z in sorted(set(range(len(push))) - set(tied)) if tied else ():
-        low = max((k for k in tied if k < z), default=tied[0])
-        high = min((k for k in tied if k > z), default=tied[-1])
-        share = np.float32((z - low) / (high - low)) if high > low else np.float32(0)
-        bridged[z] = push[low] * (1 - share) + push[high] * share
-    return bridged
+def bridged(z: int, push: Callable[[int], Field], tied: Sequence[int]) -> Field:
+    """Return a section's push field: of one without matches, from the nearest tied ones in z."""
+    if z in tied or not tied:
+        return push(z)
+    low = max((k for k in tied if k < z), default=tied[0])
+    high = min((k for k in tied if k > z), default=tied[-1])
+    share = np.float32((z - low) / (high - low)) if high > low else np.float32(0)
+    return np.asarray(push(low) * (1 - share) + push(high) * share, np.float32)
 
 
-def _stiffness(
+def published(push: Field, spacing: int) -> Field:
+    """Return the pull field of a push field that does not fold, rounded to 1/32 px."""
+    return quantise(unfold(invert(push, spacing), spacing))
+
+
+def cell_stiffness(
     grid: tuple[int, int, int], factors: NDArray[np.float32] | None, config: RelaxConfig
 ) -> NDArray[np.float32]:
     cells = (grid[0], grid[1] - 1, grid[2] - 1)

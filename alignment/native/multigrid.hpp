@@ -41,10 +41,10 @@ struct Halving {
     float share(int k) const { return is_on && k % 2 ? 0.5f : 1.0f; }
 };
 
-// Sections are halved likewise, but the last two become one.
+// Sections are halved likewise, but in a V-cycle the last two become one.
 struct SectionHalving : Halving {
-    SectionHalving(int n, bool on) : Halving(n, on) {
-        if (is_on && n == 2) coarse = 1, is_pair = true;
+    SectionHalving(int n, bool on, bool joins_two) : Halving(n, on) {
+        if (is_on && n == 2 && joins_two) coarse = 1, is_pair = true;
     }
     bool is_pair = false;
     int count(int k) const { return is_pair ? 1 : Halving::count(k); }
@@ -64,9 +64,10 @@ struct Level {
     std::vector<float> scale;  // inverse row sums, 0 where nothing holds a node
     std::vector<float> x, b, r, step, image;
     bool halves_z = false, halves_yx = false;  // on the way to the next level
+    bool joins_two = true;
 
     Halving along(int n) const { return Halving(n, halves_yx); }
-    SectionHalving along_z() const { return SectionHalving(grid.nz, halves_z); }
+    SectionHalving along_z() const { return SectionHalving(grid.nz, halves_z, joins_two); }
     const float* keep(std::vector<float>&& values) {
         kept.push_back(std::move(values));
         return kept.back().data();
@@ -432,6 +433,7 @@ class Multigrid {
         threads_ = &threads;
         coarser_.clear();
         levels_ = {&finest};
+        finest.joins_two = true;
         finish(finest, threads);
         while (levels_.back()->grid.size() > kCoarsest &&
                (levels_.back()->halves_z || levels_.back()->halves_yx)) {
@@ -451,6 +453,7 @@ class Multigrid {
         levels_ = {&finest};
         for (int n = 0; n < halvings; ++n) {
             levels_.back()->halves_z = levels_.back()->halves_yx = true;
+            levels_.back()->joins_two = false;
             coarser_.push_back(halve(*levels_.back()));
             levels_.push_back(coarser_.back().get());
         }
