@@ -170,11 +170,11 @@ def decompose(
     halo = (farthest, in_plane, in_plane)
     most = (OVERLAP_SECTIONS, OVERLAP_NODES, OVERLAP_NODES)
     overlap = _triple(
-        max(0, min(wanted, (min(np.diff(line)) - reach) // 2)) if len(line) > 2 else 0
+        max(0, min(wanted, (int(np.diff(line).min()) - reach) // 2)) if len(line) > 2 else 0
         for wanted, line, reach in zip(most, edges, halo, strict=True)
     )
     cut = [len(line) > 2 for line in edges]
-    boxes = []
+    boxes: list[Box] = []
     for place in product(*(range(len(line) - 1) for line in edges)):
         core = Nodes(
             _triple(line[k] for line, k in zip(edges, place, strict=True)),

@@ -13,13 +13,13 @@ from alignment import native
 from alignment.match import grid_spacing_px
 from alignment.relax import relax_stack
 from alignment.runs import Run, load
-from alignment.stages import inputs, slabs
+from alignment.stages import inputs, slabs, slabstate
 from alignment.stages.units import Phase, Record, Ref, Section, Whole
 
 
 def phases(run: Run) -> Iterator[Phase]:
     """Yield the one solve, which needs every match of the stack, or the phases of its boxes."""
-    if slabs.is_cut(run):
+    if slabstate.is_cut(run):
         yield from slabs.phases(run)
     else:
         yield Phase("solve", [Whole()], relax, reads_trusted, slabs.CONFIG)
@@ -36,7 +36,7 @@ def reads_trusted(_: Whole, *, run_uri: str) -> list[Ref | str]:
 def relax(_: Whole, *, run_uri: str) -> Record:
     """Solve for all sections at once; write `fields`, `sigma` and the residual of every match."""
     run = load(run_uri)
-    matches = [slabs.trusted(run, z, d) for z, d in inputs.trusted_pairs(run)]
+    matches = [slabstate.trusted(run, z, d) for z, d in inputs.trusted_pairs(run)]
     relaxed = relax_stack(
         matches,
         run.shape[0],
@@ -47,13 +47,13 @@ def relax(_: Whole, *, run_uri: str) -> Record:
         threads=os.cpu_count() or 1,
     )
     nz, _, ny, nx = relaxed.field.shape
-    fields, sigma = slabs.create_outputs(run, (nz, 2, ny, nx))
+    fields, sigma = slabstate.create_outputs(run, (nz, 2, ny, nx))
     digests = {
         "fields": inputs.write_all(fields, relaxed.field),
         "sigma": inputs.write_all(sigma, relaxed.sigma),
     }
     for pair, residual in zip(matches, relaxed.residual_px, strict=True):
-        inputs.write_row(slabs.create_residuals(run, pair.d), pair.z, residual)
+        inputs.write_row(slabstate.create_residuals(run, pair.d), pair.z, residual)
     return {
         "sha256": digests,
         "iterations": relaxed.minimum.steps,
