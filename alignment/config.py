@@ -264,6 +264,8 @@ class RelaxConfig(Config):
     are then right to some 1e-5 px."""
     max_iterations: Annotated[int, Field(ge=1)] = 500
     """Conjugate-gradient steps of one round before a ConvergenceError."""
+    locked: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Sections that stay where the coarse stage put them; the others come to them."""
     slab_sections: Annotated[int, Field(ge=4)] = 64
     """A taller stack is relaxed in slabs of about so many sections, side by side; the answer is
     the same. A worker needs some 300 bytes a node of a slab and its overlaps."""

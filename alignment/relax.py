@@ -26,7 +26,7 @@ from scipy.sparse.csgraph import connected_components
 
 from alignment.config import RelaxConfig
 from alignment.energy import StackEnergy, Vector
-from alignment.errors import ConvergenceError, DataError, ShapeError
+from alignment.errors import ConfigError, ConvergenceError, DataError, ShapeError
 from alignment.fields import Field, flipped_cells, invert, node_grid, quantise
 from alignment.links import Links, PairMatches, residual
 from alignment.newton import Minimum, minimise
@@ -87,7 +87,6 @@ def relax_stack(
     config: RelaxConfig,
     *,
     missing: Collection[int] = (),
-    locked: Collection[int] = (),
     stiffness_map: NDArray[np.float32] | None = None,
     threads: int = 1,
 ) -> Relaxed:
@@ -106,8 +105,6 @@ def relax_stack(
     config : RelaxConfig
     missing : collection of int
         Sections to leave out; theirs is interpolated from the nearest good ones.
-    locked : collection of int
-        Sections that stay where the coarse stage put them; the others come to them.
     stiffness_map : float32 ndarray of shape (nz, ny - 1, nx - 1), optional
         Factor on the stiffness of every cell, above 0: small where tissue is torn, so that the two
         sides of a crack move without dragging each other.
@@ -131,9 +128,13 @@ def relax_stack(
     links = [matches[k].links(match_spacing_px) for k in used]
     stiffness = cell_stiffness(grid, stiffness_map, config)
     free = None
-    if locked:
+    if config.locked:
+        if max(config.locked) >= nz:
+            raise ConfigError(
+                f"relax.locked names section {max(config.locked)}, but the stack has {nz}"
+            )
         free = np.ones(grid, np.float32)
-        free[sorted(locked)] = 0
+        free[list(config.locked)] = 0
 
     def energy() -> StackEnergy:
         return StackEnergy(

@@ -171,7 +171,19 @@ def problem_over(run: Run, nodes: Nodes, repairs: int) -> Problem:
             )
             links.append(cut.links(spacing))
     factors = REPAIR_FACTOR ** stiffened(run, nodes, repairs).astype(np.float32)
-    return Problem(nodes, links, (config.stiffness * factors).astype(np.float32), None)
+    return Problem(
+        nodes, links, (config.stiffness * factors).astype(np.float32), _free(config.locked, nodes)
+    )
+
+
+def _free(locked: tuple[int, ...], nodes: Nodes) -> NDArray[np.float32] | None:
+    """Return 0 at the nodes of locked sections, else 1; or none, if there are none."""
+    here = [z - nodes.start[0] for z in locked if nodes.start[0] <= z < nodes.stop[0]]
+    if not here:
+        return None
+    free = np.ones(nodes.shape, np.float32)
+    free[here] = 0
+    return free
 
 
 def stiffened(run: Run, nodes: Nodes, repairs: int) -> NDArray[np.uint8]:
@@ -196,7 +208,7 @@ def painted(run: Run, nodes: Nodes, turns: list[Turn]) -> Vector:
         return read_state(run, path_of(turn), box.number, (nz, 2, ny, nx))
 
     cut = decomposition(run.uri)
-    return paint(nodes, turns, cut, found)
+    return paint(nodes, turns, cut, found, _free(run.config.relax.locked, nodes))
 
 
 def share_of(run: Run, name: str, cut: Decomposition, box: Box) -> Gathered:

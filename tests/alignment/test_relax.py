@@ -3,7 +3,7 @@ import pytest
 
 from alignment import relax
 from alignment.config import RelaxConfig
-from alignment.errors import ConvergenceError, DataError, ShapeError
+from alignment.errors import ConfigError, ConvergenceError, DataError, ShapeError
 from alignment.fields import STEPS_PER_PX, evaluate, flipped_cells, grid_points, node_grid
 from alignment.relax import PairMatches, relax_stack
 from tests.known_fields import KnownFields, inner_points, neighbour_errors
@@ -174,6 +174,16 @@ def test_missing_sections_are_interpolated_and_their_matches_ignored():
     assert np.isnan(result.sigma[2:4]).all()
     assert np.isfinite(result.sigma[[0, 1, 4]]).all()
     assert np.isnan(result.residual_px[3]).all()
+
+
+def test_locked_sections_stay_and_the_others_come_to_them():
+    pairs = [uniform(z, 1, (3, 0)) for z in (1, 2)]
+    push = relaxed(pairs, 3, locked=(1,), anchor=1e-5).push
+    np.testing.assert_array_equal(push[1], 0)
+    np.testing.assert_allclose(push[2, 0], 3, atol=0.01)
+    np.testing.assert_allclose(push[0, 0], -3, atol=0.01)
+    with pytest.raises(ConfigError, match=r"relax\.locked names section 3"):
+        relaxed(pairs, 3, locked=(3,))
 
 
 def test_a_stack_without_matches_between_its_halves_says_so():
