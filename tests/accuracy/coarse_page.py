@@ -1,17 +1,7 @@
-"""Where the tables of the coarse stage stand: docs/coarse.md, each between its two markers."""
+"""Where the tables of the coarse stage stand: docs/coarse.md."""
 
-from __future__ import annotations
+from functools import partial
 
-from pathlib import Path
+from tests import pages
 
-PAGE = Path(__file__).parents[2] / "docs" / "coarse.md"
-
-
-def write_table(name: str, table: str) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->``."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, start, rest = text.partition(f"<!-- {name} -->")
-    _, stop, after = rest.partition(f"<!-- /{name} -->")
-    if not (start and stop):
-        raise ValueError(f"{PAGE.name} has no markers <!-- {name} --> and <!-- /{name} -->")
-    PAGE.write_text(f"{before}{start}\n{table.rstrip()}\n{stop}{after}", encoding="utf-8")
+write_table = partial(pages.write_table, "coarse.md")
