@@ -35,6 +35,16 @@ inline Place place(double at, int n) {
     return {low, n > 1 ? 1 : 0, float(inside - low)};
 }
 
+// The same for a point some way from a node: exact to the float's bits wherever the node lies.
+inline Place place(int node, float way, int n) {
+    const int whole = int(way) - (way < float(int(way)));
+    int low = node + whole;
+    float share = way - float(whole);
+    if (low < 0) low = 0, share = 0;
+    if (low > n - 2) low = n > 1 ? n - 2 : 0, share = n > 1 ? 1.0f : 0.0f;
+    return {low, n > 1 ? 1 : 0, share};
+}
+
 // The four nodes around a point, and their shares.
 struct Corners {
     size_t node[4];
@@ -87,8 +97,20 @@ template <class Work>
 void each_link(const Links& links, const float* weight, const Grid& grid, double px_per_node,
                Work&& work) {
     const size_t count = links.count();
+    const float *my = links.match, *mx = links.match + count;
+    if (links.ratio == 1 && links.my <= grid.ny && links.mx <= grid.nx) {
+        const float nodes_per_px = float(1 / px_per_node);
+        for (int i = 0; i < links.my; ++i)
+            for (int j = 0; j < links.mx; ++j) {
+                const size_t k = size_t(i) * links.mx + j;
+                if (weight[k] == 0) continue;
+                work(k, Node{size_t(i) * grid.nx + j},
+                     Corners(place(i, my[k] * nodes_per_px, grid.ny),
+                             place(j, mx[k] * nodes_per_px, grid.nx), grid.nx));
+            }
+        return;
+    }
     const double nodes_per_px = 1 / px_per_node;
-    const bool is_on_nodes = links.ratio == 1 && links.my <= grid.ny && links.mx <= grid.nx;
     for (int i = 0; i < links.my; ++i) {
         const double y = i * links.ratio;
         const Place at_y = place(y, grid.ny);
@@ -96,13 +118,9 @@ void each_link(const Links& links, const float* weight, const Grid& grid, double
             const size_t k = size_t(i) * links.mx + j;
             if (weight[k] == 0) continue;
             const double x = j * links.ratio;
-            const Corners there(place(y + links.match[k] * nodes_per_px, grid.ny),
-                                place(x + links.match[k + count] * nodes_per_px, grid.nx),
-                                grid.nx);
-            if (is_on_nodes)
-                work(k, Node{size_t(i) * grid.nx + j}, there);
-            else
-                work(k, Corners(at_y, place(x, grid.nx), grid.nx), there);
+            work(k, Corners(at_y, place(x, grid.nx), grid.nx),
+                 Corners(place(y + my[k] * nodes_per_px, grid.ny),
+                         place(x + mx[k] * nodes_per_px, grid.nx), grid.nx));
         }
     }
 }
