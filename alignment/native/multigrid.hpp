@@ -25,8 +25,8 @@ namespace PETALIGN_ISA {
 constexpr size_t kCoarsest = 200;       // unknowns that are solved for directly
 constexpr float kSmoothedShare = 0.15f;  // a level smooths the spectrum above this
 constexpr int kSmoothingSteps = 2;
-// Axes are halved along which nodes hang together well: ratio of links to stiffness.
-constexpr double kStrong = 3, kWeak = 0.3;
+// Of links to stiffness: where sections hang together less, only y and x are halved.
+constexpr double kWeak = 0.3;
 
 // How an axis of n nodes is halved: every second node stays.
 struct Halving {
@@ -169,7 +169,7 @@ inline void finish(Level& level, Threads& threads) {
         }
     const bool can_z = grid.nz > 1, can_yx = grid.ny > 2 || grid.nx > 2;
     level.halves_z = can_z && (links > kWeak * sheets || !can_yx);
-    level.halves_yx = can_yx && (links < kStrong * sheets || !can_z);
+    level.halves_yx = can_yx;
 }
 
 // Adds to the nodes' mass what holds free nodes to those that must not move.
