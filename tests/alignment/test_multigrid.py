@@ -49,7 +49,7 @@ def test_the_number_of_steps_hardly_grows_with_the_mesh():
 
 @pytest.mark.parametrize("stiffness", [0.02, 0.2, 2.0, 50.0])
 def test_any_stiffness_is_solved_in_a_few_steps(stiffness):
-    assert steps(stack((8, 33, 33), stiffness=np.full((8, 32, 32), stiffness, np.float32))) <= 25
+    assert steps(stack((8, 33, 33), stiffness=np.full((8, 32, 32), stiffness, np.float32))) <= 40
 
 
 def test_torn_sheets_and_holes_are_solved_too():
