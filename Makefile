@@ -22,7 +22,7 @@ install: $(VENV)/.kernel
 # Installed only where there is no C++ compiler: 0.4 GB, so not part of requirements.lock.
 ZIG := ziglang==0.17.1
 
-# The kernel of matching. Without a C++ compiler, the one that the ziglang wheel holds.
+# The compiled kernel. Without a C++ compiler, the one that the ziglang wheel holds.
 $(VENV)/.kernel: $(STAMP) $(KERNEL)
 	@command -v "$${CXX:-c++}" >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || command -v clang++ >/dev/null 2>&1 \
 	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$(ZIG)"

@@ -280,12 +280,22 @@ class RelaxConfig(Config):
     """Weak pull to the coarse position; bounds the drift of long stacks."""
     huber_px: Annotated[float, Field(gt=0.0)] = 3.0
     """Residuals beyond this count linearly: wrong matches lose their grip."""
-    robust_iterations: Annotated[int, Field(ge=1, le=50)] = 6
-    """Rounds of iterative re-weighting."""
-    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
-    """Relative residual at which the solver stops."""
-    max_iterations: Annotated[int, Field(ge=10)] = 5000
-    """Conjugate-gradient steps before a ConvergenceError."""
+    robust_iterations: Annotated[int, Field(ge=1, le=500)] = 50
+    """Most of Newton's rounds; some ten are enough."""
+    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-8
+    """Relative residual (of the whole volume's gradient) at which the solver stops; displacements
+    are then right to some 1e-5 px."""
+    max_iterations: Annotated[int, Field(ge=1)] = 500
+    """Conjugate-gradient steps of one round before a ConvergenceError."""
+    locked: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Sections that stay where the coarse stage put them; the others come to them."""
+    slab_sections: Annotated[int, Field(ge=4)] = 64
+    """A taller stack is relaxed in slabs of about so many sections, side by side; the answer is
+    the same. A worker needs some 300 bytes a node of a slab and its overlaps."""
+    tile_nodes: Annotated[int, Field(ge=32)] = 256
+    """A wider one in tiles of about so many nodes a side."""
+    max_sweeps: Annotated[int, Field(ge=1)] = 40
+    """Rounds over all slabs and tiles before a ConvergenceError; some six are enough."""
 
 
 class RenderConfig(Config):

@@ -1,6 +1,6 @@
-"""The energy that relaxation minimises, and its minimum.
+"""The energy that relaxation minimises, as a function of the displacements of all nodes.
 
-For displacements U of all nodes, with r = U_z(p) - U_{z-d}(p + m) - m the residual of a match:
+With r = U_z(p) - U_{z-d}(p + m) - m the residual of a match m at point p, the energy is
 
     E = sum over matches  (s / 32 px)^2 / d^2 * huber(|r|)
       + stiffness * sum over sections of the energy of an elastic sheet with Young's modulus 1
@@ -11,36 +11,53 @@ For displacements U of all nodes, with r = U_z(p) - U_{z-d}(p + m) - m the resid
   With matches every 32 px, one match with a residual of 1 px costs as much as a strain of 3 %
   in one 32 px cell at stiffness 1.
 - |r| is measured by the matches' covariances, relative to the typical one.
+- A sheet is a mesh of bilinear square cells in plane stress. Elasticity is linear: a shift and a
+  small rotation cost nothing.
 
-Huber's function is minimised by iterative re-weighting: in each round a quadratic energy, whose
-matrix is sparse, symmetric and positive definite. E is convex: the minimum depends neither on the
-order of the matches nor on the start.
+E is convex: the minimum depends neither on the order of the matches nor on the start. The compiled
+kernel (`alignment.native`) computes it, its gradient, and products with its matrix from the matches
+and the cells themselves. No matrix is stored, and the bits do not depend on the number of threads.
 
 References
 ----------
 .. [1] P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics
    35, 1964.
+.. [2] T. J. R. Hughes, "The Finite Element Method", Prentice-Hall, 1987.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Self
+import ctypes
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
+from alignment import native
 from alignment.config import RelaxConfig
-from alignment.elastic import Sheets
+from alignment.errors import ConfigError, ConvergenceError
 from alignment.links import REFERENCE_PX, Links
-from alignment.multigrid import Multigrid, solve
 
 Vector = NDArray[np.float64]
+"""Over all nodes, (nz, 2, ny, nx): dy and dx, px."""
 
-_SETTLED_PX = 1 / 128
-_LEAST_ANCHOR = 1e-6  # without any, shifts of the whole stack would cost nothing
+LEAST_ANCHOR = 1e-6
+"""Without any, shifts of the whole stack would cost nothing."""
+
+
+class Weights(IntEnum):
+    """Which quadratic function of the displacements stands for Huber's."""
+
+    KEEP = 0
+    """The one there is; at first: every match is believed."""
+    MAJORISE = 1
+    """The one that touches it and is nowhere less: its minimum never has more energy."""
+    NEWTON = 2
+    """The one with its curvature: quicker near the minimum."""
 
 
 @dataclass(frozen=True)
@@ -51,95 +68,236 @@ class Energy:
     elastic: float
     anchor: float
 
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.matches + self.elastic + self.anchor
 
-@dataclass(frozen=True)
+
+class Condensed(NamedTuple):
+    """The quadratic energy of functions that are trilinear between every 2^n-th node."""
+
+    stiffness: NDArray[np.float32]
+    """(nz, ny - 1, nx - 1)."""
+    mass: NDArray[np.float32]
+    """(nz, ny, nx): weight of |u|^2 / 2."""
+    links: dict[tuple[int, int], NDArray[np.float32]]
+    """By moving and fixed section: weights (yy, yx, xx) and match (dy, dx), (5, ny, nx)."""
+
+
 class StackEnergy:
-    """The energy of a stack as a function of its displacements u, float64 (2 * nz * ny * nx,).
+    """The energy of a stack, and the quadratic function that stands for it near some place.
 
-    Attributes
+    Parameters
     ----------
-    links : Links
-        The matches.
-    sheets : Sheets
-        The sections, with config.stiffness in their cells.
+    links : sequence of Links
+        The pairs' matches, in ascending order of z, then d.
+    grid : tuple of int
+        Nodes (nz, ny, nx).
+    match_spacing_px : int
     config : RelaxConfig
+    stiffness : float32 ndarray of shape (nz, ny - 1, nx - 1)
+        Young's modulus of every cell.
+    mass : float32 ndarray of shape (nz, ny, nx), optional
+        Weight of |u|^2 / 2 of every node; by default the anchor's.
+    free : float32 ndarray of shape (nz, ny, nx), optional
+        1 where a node may move, 0 where it is to stay.
+    threads : int
+    isa : str, optional
+        One of `native.ISAS`, for tests. Neither changes the bits.
+
+    Raises
+    ------
+    ConfigError
+        If the kernel was not built.
     """
 
-    links: Links
-    sheets: Sheets
-    config: RelaxConfig
+    def __init__(
+        self,
+        links: Sequence[Links],
+        grid: tuple[int, int, int],
+        match_spacing_px: int,
+        config: RelaxConfig,
+        *,
+        stiffness: NDArray[np.float32],
+        mass: NDArray[np.float32] | None = None,
+        free: NDArray[np.float32] | None = None,
+        threads: int = 1,
+        isa: str | None = None,
+    ) -> None:
+        self.grid = grid
+        self.config = config
+        self.links = tuple(links)
+        self.stiffness = np.ascontiguousarray(stiffness, np.float32)
+        self.shape = (grid[0], 2, *grid[1:])
+        self.free = None if free is None else np.ascontiguousarray(free, np.float32)
+        self.mass = np.full(grid, anchor(config), np.float32) if mass is None else mass
+        self._library = _library(isa)
+        self._kept: list[Any] = []
+        ratio = match_spacing_px / config.node_spacing_px
+        rows = [
+            native.PairInput(
+                *(pair.z, pair.z - pair.d, *pair.weight.shape, ratio),
+                *map(self._address, (pair.match, pair.weight, pair.precision)),
+            )
+            for pair in links
+        ]
+        table = (native.PairInput * max(len(rows), 1))(*rows)
+        self._kept.append(table)
+        described = native.StackInput(
+            *(*grid, len(rows), config.node_spacing_px, config.poisson_ratio),
+            *(self._address(array) for array in (self.stiffness, self.mass, self.free)),
+            table,
+            threads,
+        )
+        self._stack = ctypes.c_void_p(self._library.petalign_stack_new(ctypes.byref(described)))
+        if not self._stack:
+            raise MemoryError("no memory for the links of a stack; make relax.slab_sections less")
+        weakref.finalize(self, self._library.petalign_stack_delete, self._stack)
 
-    @property
-    def anchor(self) -> float:
-        """Weight of |u|^2 / 2 of a node."""
-        cell = (self.config.node_spacing_px / REFERENCE_PX) ** 2
-        return max(self.config.anchor, _LEAST_ANCHOR) * cell
-
-    @cached_property
-    def _background(self) -> sparse.csr_array:
-        elastic = self.sheets.matrix
-        return (elastic + self.anchor * sparse.eye_array(elastic.shape[0], format="csr")).tocsr()
-
-    def matrix(self, robust: Vector) -> sparse.csr_array:
-        """Return the matrix of the quadratic energy in which matches have weights `robust`."""
-        return (self._background + self.links.information(robust)).tocsr()
-
-    def robust(self, u: Vector) -> Vector:
-        """Return Huber's weight of every match: 1 for a small residual, then falling with it."""
-        length, limit = self.links.length(self.links.residual(u)), self.config.huber_px
-        return np.asarray(limit / np.maximum(length, limit))
-
-    def value(self, u: Vector) -> Energy:
-        """Return the energy of displacements."""
-        length, limit = self.links.length(self.links.residual(u)), self.config.huber_px
-        huber = np.where(length < limit, length**2 / 2, limit * (length - limit / 2))
-        return Energy(
-            matches=float((self.links.weight * huber).sum()),
-            elastic=self.sheets.energy(u),
-            anchor=float(self.anchor * (u * u).sum() / 2),
+    def without_matches(self) -> StackEnergy:
+        """Return the energy of the sheets and the anchor alone."""
+        return StackEnergy(
+            *((), self.grid, self.config.node_spacing_px, self.config),
+            stiffness=self.stiffness,
+            mass=self.mass,
+            free=self.free,
         )
 
-    def stiffened(self, factors: Vector) -> Self:
-        """Return the same energy with the stiffness of cells (nz, ny - 1, nx - 1) multiplied."""
-        sheets = Sheets(self.sheets.stiffness * factors, self.sheets.poisson_ratio)
-        return replace(self, sheets=sheets)
+    def evaluate(
+        self, u: Vector, weights: Weights = Weights.KEEP, *, huber_px: float | None = None
+    ) -> tuple[Energy, Vector]:
+        """Return the energy and its gradient; nodes that are to stay have none.
 
-    def minimise(self, start: Vector | None = None) -> tuple[Vector, Vector, int]:
-        """Find the minimum.
+        Parameters
+        ----------
+        u : float64 ndarray of shape (nz, 2, ny, nx)
+        weights : Weights
+            Which quadratic function is to stand for the energy from now on.
+        huber_px : float, optional
+            Other than the configuration's; infinite to believe every match.
+        """
+        gradient, parts = np.empty(self.shape), np.empty(3)
+        limit = self.config.huber_px if huber_px is None else huber_px
+        self._call("evaluate", u, gradient, parts, limit, int(weights))
+        return Energy(*parts.tolist()), gradient
+
+    def prepare(self) -> None:
+        """Build the hierarchy of the quadratic function; `solve` and `cycle` need it."""
+        self._call("prepare")
+
+    def solve(self, right: Vector, *, tolerance: float) -> tuple[Vector, list[float]]:
+        """Solve A x = right, A the matrix of the quadratic function.
+
+        Conjugate gradients, preconditioned by one V-cycle of multigrid a step.
 
         Returns
         -------
-        u : float64 ndarray of shape (2 * nz * ny * nx,)
-        robust : float64 ndarray of shape (n,)
-            Weights of the matches in the last round.
-        iterations : int
-            Conjugate-gradient steps of all rounds.
+        x : float64 ndarray of shape (nz, 2, ny, nx)
+        residuals : list of float
+            Length of the residual relative to that of `right`, before every step and at the end.
 
         Raises
         ------
         ConvergenceError
-            If config.max_iterations do not reach config.tolerance in a round.
+            If the last residual is above `tolerance` after config.max_iterations steps.
         """
-        config, links, grid = self.config, self.links, self.sheets.grid
-        u = np.zeros(2 * int(np.prod(grid))) if start is None else start
-        # Without a start every match is believed: U = 0 would suspect the right ones.
-        robust = np.ones(len(links.target)) if start is None else self.robust(start)
-        iterations, preconditioner = 0, None
-        for _ in range(config.robust_iterations):
-            matrix = self.matrix(robust)
-            # Re-weighting changes the matrix little: the first round's hierarchy serves them all.
-            preconditioner = preconditioner or Multigrid.of(matrix, grid)
-            before = u
-            u, steps = solve(
-                matrix,
-                links.forces(robust, links.target),
-                u,
-                preconditioner,
-                tolerance=config.tolerance,
-                max_iterations=config.max_iterations,
+        x, residuals = np.empty(self.shape), np.zeros(self.config.max_iterations + 1)
+        steps = self._call("solve", right, x, tolerance, self.config.max_iterations, residuals)
+        if residuals[steps] > tolerance:
+            raise ConvergenceError(
+                f"the elastic solve reached a relative residual of {residuals[steps]:.1e} after "
+                f"{steps} steps, asked for {tolerance:.1e}; raise relax.max_iterations, "
+                "relax.tolerance or relax.stiffness"
             )
-            iterations += steps
-            if np.abs(u - before).max() < _SETTLED_PX:
-                break
-            robust = self.robust(u)
-        return u, robust, iterations
+        return x, residuals[: steps + 1].tolist()
+
+    def apply(self, x: Vector) -> Vector:
+        """Return A x."""
+        y = np.empty(self.shape)
+        self._call("apply", x, y)
+        return y
+
+    def cycle(self, right: Vector) -> NDArray[np.float32]:
+        """Return what one V-cycle makes of a right-hand side: linear in it, symmetric, positive."""
+        x = np.empty(self.shape, np.float32)
+        self._call("cycle", right, x)
+        return x
+
+    def random_forces(
+        self, seed: int, origin: tuple[int, int, int] = (0, 0, 0)
+    ) -> tuple[Vector, Vector]:
+        """Draw forces whose covariances are the matches' part of A, and the rest of it.
+
+        They belong to their place in the whole volume, in which this stack's first node lies at
+        `origin`: a part of a volume draws what the whole draws there.
+        """
+        of_links, of_sheets = np.empty(self.shape), np.empty(self.shape)
+        self._call("link_forces", seed, np.array(origin, np.int32), of_links)
+        self._call("sheet_forces", seed, np.array(origin, np.int32), of_sheets)
+        return of_links, of_sheets
+
+    def information(self) -> Vector:
+        """Return the diagonal of the matches' part of A."""
+        diagonal = np.empty(self.shape)
+        self._call("information", diagonal)
+        return diagonal
+
+    def levels(self) -> list[tuple[int, int, int]]:
+        """Return the grids (nz, ny, nx) of the hierarchy, finest first."""
+        return [self._level(depth)[0] for depth in range(self._call("prepare"))]
+
+    def condense(self, halvings: int) -> Condensed:
+        """Return the quadratic function on every 2^halvings-th node of all axes."""
+        self._call("condense", halvings)
+        (nz, ny, nx), n_pairs = self._level(halvings)
+        stiffness = np.empty((nz, ny - 1, nx - 1), np.float32)
+        mass = np.empty((nz, ny, nx), np.float32)
+        self._call("sheets", halvings, stiffness, mass)
+        links = {}
+        for k in range(n_pairs):
+            sections, values = np.empty(2, np.int32), np.empty((5, ny, nx), np.float32)
+            self._call("links", halvings, k, sections, values)
+            links[int(sections[0]), int(sections[1])] = values
+        return Condensed(stiffness, mass, links)
+
+    def _level(self, depth: int) -> tuple[tuple[int, int, int], int]:
+        grid = np.empty(3, np.int32)
+        pairs = self._call("level", depth, grid)
+        nz, ny, nx = grid.tolist()
+        return (nz, ny, nx), pairs
+
+    def _call(self, name: str, *arguments: Any) -> int:
+        given = [
+            np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in arguments
+        ]  # kept until the call is over
+        result = int(
+            getattr(self._library, f"petalign_stack_{name}")(
+                self._stack, *(a.ctypes.data if isinstance(a, np.ndarray) else a for a in given)
+            )
+        )
+        if result < 0:
+            raise MemoryError("no memory to relax a stack; make relax.slab_sections less")
+        return result
+
+    def _address(self, array: NDArray[np.float32] | None) -> int | None:
+        if array is None:
+            return None
+        array = np.ascontiguousarray(array, np.float32)
+        self._kept.append(array)
+        return int(array.ctypes.data)
+
+
+def anchor(config: RelaxConfig) -> float:
+    """Return the weight of |u|^2 / 2 of a node."""
+    return max(config.anchor, LEAST_ANCHOR) * (config.node_spacing_px / REFERENCE_PX) ** 2
+
+
+def _library(isa: str | None) -> ctypes.CDLL:
+    library = native.library(isa)
+    if library is None:
+        raise ConfigError(
+            "relaxation needs the compiled kernel, which was not built; run `make install`, or "
+            "`python -m alignment.native.build`"
+        )
+    return library

@@ -1,31 +1,47 @@
-"""Matches as the rows of one linear system over the nodes of all sections.
+"""Matches as links: what was measured between two sections, and how much each match weighs.
 
 A match m at point p of section z against section z - d says ``U_z(p) - U_{z-d}(p + m) = m``, with U
-bilinear in the nodes of each section: one row with eight weights that sum to zero, for both
-components alike.
+bilinear in the nodes of each section.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
-from alignment.bilinear import grid_points, interpolation
+from alignment.bilinear import grid_points, sample
 from alignment.errors import DataError, ShapeError
 
 REFERENCE_PX = 32.0
 """A match weighs 1 if matches lie this far apart; a denser grid shares the weight of an area."""
 
-_TYPICAL = (1.0, 0.0, 1.0)
 _SHARED = 0.6  # share of the typical match's variance that is change of the tissue
 _LARGEST = 16.0  # variances are believed up to this multiple of the typical one
 
-Values = NDArray[np.float64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Links:
+    """What the solver needs of a pair: for every match its measure and its 2 x 2 weight.
+
+    Attributes
+    ----------
+    z, d : int
+    match : float32 ndarray of shape (2, my, mx)
+        px; not read where `weight` is 0.
+    weight : float32 ndarray of shape (my, mx)
+    precision : float32 ndarray of shape (3, my, mx), optional
+        (yy, yx, xx); the unit matrix without.
+    """
+
+    z: int
+    d: int
+    match: Floats
+    weight: Floats
+    precision: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -42,13 +58,16 @@ class PairMatches:
         positive: as the typical match.
     weight : float32 ndarray of shape (my, mx), optional
         Factor on the weight of each match; 1 without. 0 or NaN leaves the match out.
+    typical : float, optional
+        Variance of the pair's typical match, px^2, if these are a part of the pair's matches.
     """
 
     z: int
     d: int
-    displacement: NDArray[np.float32]
-    covariance: NDArray[np.float32] | None = None
-    weight: NDArray[np.float32] | None = None
+    displacement: Floats
+    covariance: Floats | None = None
+    weight: Floats | None = None
+    typical: float | None = None
 
     def check(self, nz: int) -> None:
         """Raise DataError or ShapeError, naming the pair, unless it fits a stack of `nz`."""
@@ -68,122 +87,73 @@ class PairMatches:
                     f"beside a displacement of shape {self.displacement.shape}"
                 )
 
+    def links(self, match_spacing_px: int) -> Links:
+        """Return the matches with their weights: 0 for those that do not count.
 
-@dataclass(frozen=True)
-class Links:
-    """The rows of all usable matches.
+        A match weighs the area that it stands for, in units of 32 x 32 px, over d^2 (tissue drifts
+        on from section to section, so the errors of matches grow in proportion to d), times its
+        own weight, times its inverse covariance against the typical one.
+        """
+        own = np.ones(self.is_measured.shape) if self.weight is None else self.weight
+        area = (match_spacing_px / REFERENCE_PX / self.d) ** 2
+        used = self.is_measured & (own > 0)
+        weight = np.where(used, np.nan_to_num(own) * area, 0).astype(np.float32)
+        return Links(self.z, self.d, self.displacement, weight, self._precision())
 
-    Attributes
-    ----------
-    difference : csr_array of shape (n, nodes)
-        ``difference @ u`` is U_z(p) - U_{z-d}(p + m), for u of shape (nodes, 2).
-    target : float64 ndarray of shape (n, 2)
-        The matches m, px.
-    weight : float64 ndarray of shape (n,)
-        Area that the match stands for, in units of 32 x 32 px, over d^2, times its own weight.
-    precision : float64 ndarray of shape (n, 3)
-        Inverse covariance (yy, yx, xx) against the typical match's, which has (1, 0, 1).
-    rows : tuple of (k, flat index) pairs
-        For the pairs that have rows, in the order of the rows: number of the pair and the nodes of
-        its grid.
-    """
+    @property
+    def is_measured(self) -> NDArray[np.bool_]:
+        """Where there is a match, (my, mx)."""
+        return np.isfinite(self.displacement).all(axis=0)
 
-    difference: sparse.csr_array
-    target: Values
-    weight: Values
-    precision: Values
-    rows: tuple[tuple[int, NDArray[np.intp]], ...]
+    def typical_variance(self) -> float:
+        """Return the variance of the typical match, px^2; NaN where no covariance is usable."""
+        if self.covariance is None:
+            return np.nan
+        covariance = self.covariance.reshape(3, -1).T[self.is_measured.ravel()].astype(np.float64)
+        good = _usable(covariance)
+        return float(np.median(np.sqrt(_determinant(covariance[good])))) if good.any() else np.nan
 
-    @cached_property
-    def _transposed(self) -> sparse.csr_array:
-        return self.difference.T.tocsr()
-
-    def residual(self, u: Values) -> Values:
-        """Return predicted minus measured displacement (n, 2) of displacements (2 * nodes,)."""
-        return self.difference @ u.reshape(-1, 2) - self.target
-
-    def length(self, residual: Values) -> Values:
-        """Return the length (n,) of residuals (n, 2) in units of the typical match's px."""
-        (yy, yx, xx), (y, x) = self.precision.T, residual.T
-        return np.sqrt(yy * y * y + 2 * yx * y * x + xx * x * x)
-
-    def information(self, robust: Values) -> sparse.csr_array:
-        """Return the matrix J' W J over all unknowns, its rows weighted by `robust` (n,) too."""
-        if (self.precision == _TYPICAL).all():
-            parts = [(0, np.eye(2))]
-        else:
-            parts = [(0, np.diag([1, 0])), (1, np.eye(2)[::-1]), (2, np.diag([0, 1]))]
-        total = sparse.csr_array((2 * self.difference.shape[1],) * 2)
-        for channel, pattern in parts:
-            rows = sparse.diags_array(robust * self.weight * self.precision[:, channel])
-            nodes = self._transposed @ (rows @ self.difference)
-            total = total + sparse.kron(nodes, pattern, format="csr")
-        return total
-
-    def forces(self, robust: Values, pulls: Values) -> Values:
-        """Return J' W pulls over all unknowns, for one pull (n, 2) a row."""
-        (yy, yx, xx), (y, x) = self.precision.T, pulls.T
-        pulled = np.stack([yy * y + yx * x, yx * y + xx * x], axis=1)
-        pulled *= (robust * self.weight)[:, None]
-        return np.asarray(self._transposed @ pulled).ravel()
-
-    def random_forces(self, robust: Values, random: np.random.Generator) -> Values:
-        """Draw forces over all unknowns whose covariance is `information`."""
-        yy, yx, xx = self.precision.T
-        # Cholesky factor of each 2 x 2 precision.
-        a = np.sqrt(yy)
-        b = yx / a
-        c = np.sqrt(xx - b * b)
-        draw = random.standard_normal(self.target.shape) * np.sqrt(robust * self.weight)[:, None]
-        noise = np.stack([a * draw[:, 0], b * draw[:, 0] + c * draw[:, 1]], axis=1)
-        return np.asarray(self._transposed @ noise).ravel()
+    def _precision(self) -> Floats | None:
+        """Inverse covariances (3, my, mx) against the typical one, which has (1, 0, 1)."""
+        typical = self.typical_variance() if self.typical is None else self.typical
+        if self.covariance is None or not np.isfinite(typical):
+            return None
+        flat = self.covariance.reshape(3, -1).T.astype(np.float64)
+        inverse = _inverse(np.where(self.is_measured.reshape(-1, 1), flat, np.nan), typical)
+        return np.ascontiguousarray(inverse.T.reshape(self.covariance.shape), dtype=np.float32)
 
 
-def link(
-    pairs: Sequence[PairMatches],
-    grid: tuple[int, int, int],
+def residual(
+    links: Links,
+    moving: NDArray[np.float64],
+    fixed: NDArray[np.float64],
+    *,
     node_spacing_px: int,
     match_spacing_px: int,
-) -> Links:
-    """Build the rows of all finite matches of `pairs` over a stack of meshes (nz, ny, nx)."""
-    _, ny, nx = grid
-    columns, values, targets, covariances, weights, rows = [], [], [], [], [], []
-    for k, pair in enumerate(pairs):
-        _, my, mx = pair.displacement.shape
-        displacement = pair.displacement.reshape(2, -1).astype(np.float64)
-        ones = np.ones(displacement.shape[1])
-        weight = ones if pair.weight is None else pair.weight.ravel().astype(np.float64)
-        used = np.flatnonzero(np.isfinite(displacement).all(axis=0) & (weight > 0))
-        if not used.size:
-            continue
-        points = grid_points(my, mx, match_spacing_px)[used]
-        match = displacement.T[used]
-        here, here_share = interpolation((ny, nx), node_spacing_px, points)
-        there, there_share = interpolation((ny, nx), node_spacing_px, points + match)
-        columns.append(np.hstack([pair.z * ny * nx + here, (pair.z - pair.d) * ny * nx + there]))
-        values.append(np.hstack([here_share, -there_share]))
-        targets.append(match)
-        # Tissue drifts on from section to section: the matches' errors grow in proportion to d.
-        weights.append(weight[used] * (match_spacing_px / REFERENCE_PX / pair.d) ** 2)
-        covariances.append(
-            np.full((used.size, 3), np.nan)
-            if pair.covariance is None
-            else pair.covariance.reshape(3, -1).T[used].astype(np.float64)
-        )
-        rows.append((k, used))
-    count = sum(len(t) for t in targets)
-    if not count:
-        empty = sparse.csr_array((0, int(np.prod(grid))))
-        return Links(empty, np.zeros((0, 2)), np.zeros(0), np.zeros((0, 3)), ())
-    difference = sparse.csr_array(
-        (np.vstack(values).ravel(), np.vstack(columns).ravel(), np.arange(0, 8 * count + 1, 8)),
-        shape=(count, int(np.prod(grid))),
-    )
-    precision = _precision(np.vstack(covariances))
-    return Links(difference, np.vstack(targets), np.concatenate(weights), precision, tuple(rows))
+) -> NDArray[np.float64]:
+    """Return predicted minus measured displacement (2, my, mx), px; NaN where nothing was measured.
+
+    `moving` and `fixed` are the two sections' displacements (2, ny, nx).
+    """
+    match = links.match.reshape(2, -1).T.astype(np.float64)
+    _, my, mx = links.match.shape
+    points = grid_points(my, mx, match_spacing_px)
+    here = sample(moving, node_spacing_px, points)[0]
+    there = sample(fixed, node_spacing_px, points + match)[0]
+    return (here - there - match).T.reshape(links.match.shape)
 
 
-def _precision(covariance: Values) -> Values:
+def _determinant(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    yy, yx, xx = covariance.T
+    return np.asarray(yy * xx - yx * yx)
+
+
+def _usable(covariance: NDArray[np.float64]) -> NDArray[np.bool_]:
+    determinant = _determinant(covariance)
+    return np.isfinite(determinant) & (determinant > 0) & (covariance[:, 0] > 0)
+
+
+def _inverse(covariance: NDArray[np.float64], typical: float) -> NDArray[np.float64]:
     """Invert covariances (n, 3) after setting their scale and adding what they do not know.
 
     The scale of a covariance that comes from a peak's curvature depends on noise and texture, hence
@@ -191,13 +161,9 @@ def _precision(covariance: Values) -> Values:
     changed, which all matches share: most of the typical variance is taken to be that, and no match
     may be so unsure that it does not count at all.
     """
-    yy, yx, xx = covariance.T
-    determinant = yy * xx - yx * yx
-    good = np.isfinite(determinant) & (determinant > 0) & (yy > 0)
-    precision = np.tile(_TYPICAL, (len(covariance), 1))
-    if not good.any():
-        return precision
-    yy, yx, xx = covariance[good].T / np.median(np.sqrt(determinant[good]))
+    precision = np.tile((1.0, 0.0, 1.0), (len(covariance), 1))
+    good = _usable(covariance)
+    yy, yx, xx = covariance[good].T / typical
     # Functions of the eigenvalues of 2 x 2 matrices; their eigenvectors stay.
     mean, half = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
     sure, unsure = (

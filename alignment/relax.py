@@ -3,8 +3,9 @@
 A match m at point p of section z against section z - d says that both show the same tissue:
 ``p + U_z(p) = (p + m) + U_{z-d}(p + m)``, U the push field, bilinear between the nodes. The fields
 minimise the misfit of all matches plus the elastic energy of all sections, one robust least-squares
-problem over the whole stack (`alignment.energy`). Only relative displacements are measured; the
-anchor makes the mean of U zero.
+problem over the whole stack (`alignment.energy`), whose minimum Newton's method finds
+(`alignment.newton`) with conjugate gradients and multigrid. Only relative displacements are
+measured; the anchor makes the mean of U zero.
 
 References
 ----------
@@ -14,7 +15,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,22 +25,21 @@ from scipy.ndimage import binary_dilation, uniform_filter
 from scipy.sparse.csgraph import connected_components
 
 from alignment.config import RelaxConfig
-from alignment.elastic import Sheets
-from alignment.energy import Energy, StackEnergy
-from alignment.errors import ConvergenceError, DataError, ShapeError
+from alignment.energy import StackEnergy, Vector
+from alignment.errors import ConfigError, ConvergenceError, DataError, ShapeError
 from alignment.fields import Field, flipped_cells, invert, node_grid, quantise
-from alignment.links import Links, PairMatches, link
+from alignment.links import Links, PairMatches, residual
+from alignment.newton import Minimum, minimise
 from alignment.uncertainty import estimate_sigma
 
-__all__ = ["Energy", "PairMatches", "Relaxed", "relax_stack"]
+__all__ = ["PairMatches", "Relaxed", "relax_stack"]
 
 _LEAST_AREA = 0.1  # a cell that shrinks to this share of its area is about to flip
-_REPAIR_ROUNDS = 3
-_REPAIR_FACTOR = 8.0
+REPAIR_ROUNDS = 3
+REPAIR_FACTOR = 8.0
 _SMOOTHING_ROUNDS = 500
 
 Stack = NDArray[np.float32]
-Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Relaxed:
     residual_px : tuple of float32 ndarrays (my, mx)
         For every pair, in the order given: length of predicted minus measured displacement; NaN
         where no match was used.
-    iterations : int
-        Conjugate-gradient steps of all rounds.
+    minimum : Minimum
+        Where the energy is least, and how it was found.
     flipped_repaired : int
         Cells that would have (nearly) flipped and were stiffened or smoothed.
     bridged : tuple of int
@@ -67,18 +67,16 @@ class Relaxed:
     parts : tuple of int
         For every section the number of its part: matches tie sections of one part, while two parts
         lie to each other as the coarse stage put them. A bridged section is a part of its own.
-    energy : Energy
     """
 
     push: Stack
     field: Stack
     sigma: Stack
     residual_px: tuple[NDArray[np.float32], ...]
-    iterations: int
+    minimum: Minimum
     flipped_repaired: int
     bridged: tuple[int, ...]
     parts: tuple[int, ...]
-    energy: Energy
 
 
 def relax_stack(
@@ -90,6 +88,7 @@ def relax_stack(
     *,
     missing: Collection[int] = (),
     stiffness_map: NDArray[np.float32] | None = None,
+    threads: int = 1,
 ) -> Relaxed:
     """Find the displacement fields of all sections of a stack.
 
@@ -109,6 +108,8 @@ def relax_stack(
     stiffness_map : float32 ndarray of shape (nz, ny - 1, nx - 1), optional
         Factor on the stiffness of every cell, above 0: small where tissue is torn, so that the two
         sides of a crack move without dragging each other.
+    threads : int
+        They do not change the bits.
 
     Raises
     ------
@@ -124,64 +125,100 @@ def relax_stack(
     gone = set(missing)
     order = sorted(range(len(matches)), key=lambda k: (matches[k].z, matches[k].d))
     used = [k for k in order if not {matches[k].z, matches[k].z - matches[k].d} & gone]
-    links = link([matches[k] for k in used], grid, spacing, match_spacing_px)
-    sheets = Sheets(_stiffness(grid, stiffness_map, config), config.poisson_ratio)
-    energy = StackEnergy(links, sheets, config)
+    links = [matches[k].links(match_spacing_px) for k in used]
+    stiffness = cell_stiffness(grid, stiffness_map, config)
+    free = None
+    if config.locked:
+        if max(config.locked) >= nz:
+            raise ConfigError(
+                f"relax.locked names section {max(config.locked)}, but the stack has {nz}"
+            )
+        free = np.ones(grid, np.float32)
+        free[list(config.locked)] = 0
 
-    u, robust, iterations = energy.minimise()
-    flipped = np.zeros(sheets.stiffness.shape, bool)
-    for _ in range(_REPAIR_ROUNDS):
-        folding = _folding(_sections(u, grid), spacing)
+    def energy() -> StackEnergy:
+        return StackEnergy(
+            *(links, grid, match_spacing_px, config),
+            stiffness=stiffness,
+            free=free,
+            threads=threads,
+        )
+
+    minimum = minimise(energy())
+    flipped = np.zeros(stiffness.shape, bool)
+    for _ in range(REPAIR_ROUNDS):
+        folding = folding_cells(_float32(minimum.u), spacing)
         if not folding.any():
             break
         flipped |= folding
-        # The cells around it too: a stiff cell alone hands the fold on to its neighbour.
-        around = binary_dilation(folding, np.ones((1, 3, 3)), iterations=2)
-        energy = energy.stiffened(np.where(around, _REPAIR_FACTOR, 1.0))
-        u, robust, more = energy.minimise(u)
-        iterations += more
+        stiffness[cells_to_stiffen(folding)] *= REPAIR_FACTOR
+        minimum = minimise(energy(), minimum.u, reference=minimum.reference)
 
-    parts, tied = _parts([(matches[used[k]].z, matches[used[k]].d) for k, _ in links.rows], nz)
-    push = _bridge(_sections(u, grid), tied)
-    flipped |= _folding(push, spacing)
-    push = np.stack([_unfold(section, spacing) for section in push])
-    pulls = [quantise(_unfold(invert(section, spacing), spacing)) for section in push]
-    u = np.moveaxis(push, 1, -1).astype(np.float64).ravel()
+    parts, tied = connected_parts([(pair.z, pair.d) for pair in links if pair.weight.any()], nz)
+    solved = _float32(minimum.u)
+    push = np.stack([bridged(z, solved.__getitem__, tied) for z in range(nz)])
+    flipped |= folding_cells(push, spacing)
+    push = np.stack([unfold(section, spacing) for section in push])
+    pulls = [published(section, spacing) for section in push]
+    u = push.astype(np.float64)
     return Relaxed(
         push=push,
         field=np.stack(pulls),
-        sigma=estimate_sigma(energy, u, robust, parts, tied),
-        residual_px=_residuals(matches, used, links, u),
-        iterations=iterations,
+        sigma=estimate_sigma(energy(), u, match_spacing_px, parts, tied),
+        residual_px=_residuals(
+            matches, dict(zip(used, links, strict=True)), u, spacing, match_spacing_px
+        ),
+        minimum=minimum,
         flipped_repaired=int(np.count_nonzero(flipped)),
         bridged=tuple(sorted(set(range(nz)) - set(tied))),
         parts=tuple(parts),
-        energy=energy.value(u),
     )
 
 
 def _residuals(
-    matches: Sequence[PairMatches], used: Sequence[int], links: Links, u: Vector
+    matches: Sequence[PairMatches],
+    used: Mapping[int, Links],
+    u: Vector,
+    spacing: int,
+    match_spacing_px: int,
 ) -> tuple[Stack, ...]:
     """Length of the residual of every match, by pair; NaN where none was used."""
-    residuals = [np.full(pair.displacement.shape[1:], np.nan, np.float32) for pair in matches]
-    lengths = np.hypot(*links.residual(u).T)
-    first = 0
-    for k, nodes in links.rows:
-        residuals[used[k]].ravel()[nodes] = lengths[first : first + len(nodes)]
-        first += len(nodes)
-    return tuple(residuals)
+    return tuple(
+        residual_lengths(used[k], u[pair.z], u[pair.z - pair.d], spacing, match_spacing_px)
+        if k in used
+        else np.full(pair.displacement.shape[1:], np.nan, np.float32)
+        for k, pair in enumerate(matches)
+    )
 
 
-def _sections(u: Vector, grid: tuple[int, int, int]) -> Stack:
-    return np.ascontiguousarray(np.moveaxis(u.reshape(*grid, 2), -1, 1), dtype=np.float32)
+def residual_lengths(
+    links: Links, moving: Vector, fixed: Vector, spacing: int, match_spacing_px: int
+) -> NDArray[np.float32]:
+    """Length (my, mx) of the residual of every match, px; NaN where it weighs nothing."""
+    y, x = residual(
+        links, moving, fixed, node_spacing_px=spacing, match_spacing_px=match_spacing_px
+    )
+    return np.where(links.weight > 0, np.hypot(y, x), np.nan).astype(np.float32)
 
 
-def _folding(push: Stack, spacing: int) -> NDArray[np.bool_]:
+def _float32(u: Vector) -> Stack:
+    return u.astype(np.float32)
+
+
+def folding_cells(push: Stack, spacing: int) -> NDArray[np.bool_]:
+    """Return the cells (nz, ny - 1, nx - 1) of push fields that fold, or are about to."""
     return np.stack([flipped_cells(section, spacing, least=_LEAST_AREA) for section in push])
 
 
-def _unfold(field: Field, spacing: int) -> Field:
+def cells_to_stiffen(folding: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return cells (nz, ny - 1, nx - 1) that fold and those around them.
+
+    A stiff cell alone would hand the fold on to its neighbour.
+    """
+    return np.asarray(binary_dilation(folding, np.ones((1, 3, 3)), iterations=2))
+
+
+def unfold(field: Field, spacing: int) -> Field:
     """Smooth a field around cells that flip, wider and wider, until none does."""
     for attempt in range(_SMOOTHING_ROUNDS):
         folding = flipped_cells(field, spacing, least=_LEAST_AREA)
@@ -196,8 +233,11 @@ def _unfold(field: Field, spacing: int) -> Field:
     )
 
 
-def _parts(ends: Sequence[tuple[int, int]], nz: int) -> tuple[list[int], list[int]]:
-    """Return the part of every section, and the sections that matches tie."""
+def connected_parts(ends: Collection[tuple[int, int]], nz: int) -> tuple[list[int], list[int]]:
+    """Return the part of every section, and the sections that matches tie.
+
+    `ends` are the pairs (z, d) that have matches.
+    """
     moving = np.array([z for z, _ in ends], int)
     fixed = np.array([z - d for z, d in ends], int)
     graph = sparse.coo_array((np.ones(len(ends)), (moving, fixed)), shape=(nz, nz))
@@ -205,23 +245,27 @@ def _parts(ends: Sequence[tuple[int, int]], nz: int) -> tuple[list[int], list[in
     return parts.tolist(), sorted({*moving.tolist(), *fixed.tolist()})
 
 
-def _bridge(push: Stack, tied: Sequence[int]) -> Stack:
-    """Interpolate the other sections linearly in z between the nearest tied ones."""
-    bridged = push.copy()
-    for z in sorted(set(range(len(push))) - set(tied)) if tied else ():
-        low = max((k for k in tied if k < z), default=tied[0])
-        high = min((k for k in tied if k > z), default=tied[-1])
-        share = np.float32((z - low) / (high - low)) if high > low else np.float32(0)
-        bridged[z] = push[low] * (1 - share) + push[high] * share
-    return bridged
+def bridged(z: int, push: Callable[[int], Field], tied: Sequence[int]) -> Field:
+    """Return a section's push field: of one without matches, from the nearest tied ones in z."""
+    if z in tied or not tied:
+        return push(z)
+    low = max((k for k in tied if k < z), default=tied[0])
+    high = min((k for k in tied if k > z), default=tied[-1])
+    share = np.float32((z - low) / (high - low)) if high > low else np.float32(0)
+    return np.asarray(push(low) * (1 - share) + push(high) * share, np.float32)
 
 
-def _stiffness(
+def published(push: Field, spacing: int) -> Field:
+    """Return the pull field of a push field that does not fold, rounded to 1/32 px."""
+    return quantise(unfold(invert(push, spacing), spacing))
+
+
+def cell_stiffness(
     grid: tuple[int, int, int], factors: NDArray[np.float32] | None, config: RelaxConfig
-) -> Vector:
+) -> NDArray[np.float32]:
     cells = (grid[0], grid[1] - 1, grid[2] - 1)
     if factors is None:
-        return np.full(cells, config.stiffness)
+        return np.full(cells, config.stiffness, np.float32)
     if factors.shape != cells:
         raise ShapeError(
             f"stiffness_map must have one value a cell, shape {cells} for nodes {grid}; "
@@ -229,4 +273,4 @@ def _stiffness(
         )
     if not (np.isfinite(factors).all() and (factors > 0).all()):
         raise DataError("stiffness_map must be finite and above 0; use 0.01 where tissue is torn")
-    return config.stiffness * factors.astype(np.float64)
+    return np.asarray(config.stiffness * factors, np.float32)

@@ -21,10 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from alignment.energy import StackEnergy
-from alignment.multigrid import Multigrid, solve
-
-Vector = NDArray[np.float64]
+from alignment.energy import StackEnergy, Vector, Weights
+from alignment.links import residual
 
 _SAMPLES = 8
 _TOLERANCE = 0.01  # eight samples know a variance to 30 %: no need to solve them better
@@ -33,21 +31,28 @@ _LEAST_INFORMATION = 0.3  # of the typical: beside a hole few matches must not l
 
 
 def estimate_sigma(
-    energy: StackEnergy, u: Vector, robust: Vector, parts: Sequence[int], tied: Sequence[int]
+    energy: StackEnergy,
+    u: Vector,
+    match_spacing_px: int,
+    parts: Sequence[int],
+    tied: Sequence[int],
+    *,
+    origin: tuple[int, int, int] = (0, 0, 0),
 ) -> NDArray[np.float32]:
     """Estimate the standard error of every node's place against the sections next to it.
 
     Parameters
     ----------
     energy : StackEnergy
-    u : float64 ndarray of shape (2 * nz * ny * nx,)
+    u : float64 ndarray of shape (nz, 2, ny, nx)
         Its minimum.
-    robust : float64 ndarray of shape (n,)
-        Weights of the matches there.
+    match_spacing_px : int
     parts : sequence of int
         For every section the part of the stack that matches tie it to.
     tied : sequence of int
         Sections that have matches, in ascending order.
+    origin : tuple of int
+        Where the stack's first node lies in the whole volume.
 
     Returns
     -------
@@ -55,61 +60,62 @@ def estimate_sigma(
         px per component, against the mean of the tied sections before and after (at an end of a
         part, the one). NaN for a section that is not tied.
     """
-    links, grid = energy.links, energy.sheets.grid
-    sigma = np.full(grid, np.nan, np.float32)
+    sigma = np.full(energy.grid, np.nan, np.float32)
     neighbours = _neighbours(tied, parts)
     if not neighbours:
         return sigma
-    matrix = energy.matrix(robust)
-    preconditioner = Multigrid.of(matrix, grid)
-    variance, fitted = np.zeros(grid), 0.0
+    energy.evaluate(u, Weights.MAJORISE)
+    energy.prepare()
+    variance, fitted = np.zeros(energy.grid), 0.0
     for sample in range(_SAMPLES):
-        random = np.random.default_rng(sample)
-        pulls = links.random_forces(robust, random)
-        error, _ = solve(
-            matrix,
-            pulls + energy.sheets.random_forces(random),
-            np.zeros_like(u),
-            preconditioner,
-            tolerance=_TOLERANCE,
-            max_iterations=energy.config.max_iterations,
-        )
-        variance += _apart(error, grid, neighbours) / _SAMPLES
+        pulls, rest = energy.random_forces(sample, origin)
+        error, _ = energy.solve(pulls + rest, tolerance=_TOLERANCE)
+        variance += _apart(error, neighbours) / _SAMPLES
         fitted += float((pulls * error).sum()) / _SAMPLES
-    variance *= _noise(energy, u, fitted)
-    variance += _apart(_pull(energy, u, robust), grid, neighbours)
+    variance *= _noise(energy, u, match_spacing_px, fitted)
+    variance += _apart(_pull(energy, u), neighbours)
     for z in neighbours:
         sigma[z] = np.sqrt(uniform_filter(variance[z], 3, mode="nearest"))
     return sigma
 
 
-def _noise(energy: StackEnergy, u: Vector, fitted: float) -> float:
+def _noise(energy: StackEnergy, u: Vector, match_spacing_px: int, fitted: float) -> float:
     """Variance of a match of weight 1, per component, from the residuals.
 
     By their median, so that wrong matches do not count; `fitted` degrees of freedom of the matches
     went into the fields and left no residual.
     """
-    links = energy.links
-    squares = links.weight * links.length(links.residual(u)) ** 2
-    free = max(1 - fitted / (2 * len(squares)), 0.1)
-    # Median of the squared length of a 2-D normal vector: 2 ln 2 variances.
-    return float(np.median(squares)) / (2 * np.log(2)) / free
-
-
-def _pull(energy: StackEnergy, u: Vector, robust: Vector) -> Vector:
-    """Where the matches around each node would move it, were it not for the sheet."""
-    grid, links = energy.sheets.grid, energy.links
-    reach = round(_PULL_REACH_PX / energy.config.node_spacing_px)
-    window = (0, 2 * reach + 1, 2 * reach + 1, 0)
-    force, information = (
-        uniform_filter(values.reshape(*grid, 2), window, mode="constant")
-        for values in (
-            links.forces(robust, -links.residual(u)),
-            links.information(robust).diagonal(),
+    squares = []
+    for links in energy.links:
+        y, x = residual(
+            links,
+            u[links.z],
+            u[links.z - links.d],
+            node_spacing_px=energy.config.node_spacing_px,
+            match_spacing_px=match_spacing_px,
         )
+        yy, yx, xx = (1, 0, 1) if links.precision is None else links.precision
+        length = yy * y * y + 2 * yx * y * x + xx * x * x
+        squares.append((links.weight * length)[links.weight > 0])
+    values = np.concatenate(squares)
+    free = max(1 - fitted / (2 * len(values)), 0.1)
+    # Median of the squared length of a 2-D normal vector: 2 ln 2 variances.
+    return float(np.median(values)) / (2 * np.log(2)) / free
+
+
+def _pull(energy: StackEnergy, u: Vector) -> Vector:
+    """Where the matches around each node would move it, were it not for the sheet.
+
+    At the minimum their forces are the sheets', turned around.
+    """
+    reach = round(_PULL_REACH_PX / energy.config.node_spacing_px)
+    window = (0, 0, 2 * reach + 1, 2 * reach + 1)
+    force, information = (
+        uniform_filter(values, window, mode="constant")
+        for values in (energy.without_matches().evaluate(u)[1], energy.information())
     )
     least = _LEAST_INFORMATION * np.median(information[information > 0])
-    return np.asarray(force / np.maximum(information, least)).ravel()
+    return np.asarray(force / np.maximum(information, least))
 
 
 def _neighbours(tied: Sequence[int], parts: Sequence[int]) -> dict[int, list[int]]:
@@ -122,10 +128,9 @@ def _neighbours(tied: Sequence[int], parts: Sequence[int]) -> dict[int, list[int
     return around
 
 
-def _apart(u: Vector, grid: tuple[int, int, int], neighbours: dict[int, list[int]]) -> Vector:
+def _apart(u: Vector, neighbours: dict[int, list[int]]) -> Vector:
     """Mean square, over the components, of each node's distance from its mean neighbour."""
-    place = u.reshape(*grid, 2)
-    apart = np.zeros(grid)
+    apart = np.zeros((u.shape[0], *u.shape[2:]))
     for z, others in neighbours.items():
-        apart[z] = ((place[z] - place[others].mean(axis=0)) ** 2).mean(axis=-1)
+        apart[z] = ((u[z] - u[others].mean(axis=0)) ** 2).mean(axis=0)
     return apart

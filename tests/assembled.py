@@ -89,7 +89,7 @@ class Assembled:
             covariances.append(covariance.reshape(3, -1).T[used].astype(np.float64))
         self.target = np.vstack([np.zeros((0, 2)), *targets])
         weight = np.concatenate([np.zeros(0), *weights])
-        self.precision = precisions(np.vstack([np.zeros((0, 3)), *covariances]))
+        self.precision = np.vstack([np.zeros((0, 3)), *map(precisions, covariances)])
         stacked = sparse.vstack(rows) if rows else sparse.csr_array((0, self.size // 2))
         self.difference = sparse.csr_array(sparse.kron(stacked, np.eye(2)))
         blocks = self.precision[:, [[0, 1], [1, 2]]] * weight[:, None, None]
@@ -180,7 +180,7 @@ def square_stiffness(poisson_ratio: float) -> np.ndarray:
 
 
 def precisions(covariance: np.ndarray) -> np.ndarray:
-    """Inverse covariances (n, 3) against the typical one, tempered as `alignment.links` says."""
+    """Inverse covariances (n, 3) of a pair, tempered as `alignment.links` says."""
     matrices = covariance[:, [[0, 1], [1, 2]]]
     determinant = covariance[:, 0] * covariance[:, 2] - covariance[:, 1] ** 2
     good = np.isfinite(determinant) & (determinant > 0) & (covariance[:, 0] > 0)

@@ -1,4 +1,4 @@
-"""The compiled kernel of matching: found, checked and loaded.
+"""The compiled kernel of matching, relaxation and rendering: found, checked and loaded.
 
 `make install` compiles it (`alignment.native.build`) for each width of vectors that the processor's
 family knows; the widest that this processor has is loaded. All of them give the same bits: the
@@ -43,6 +43,57 @@ class Settings(ctypes.Structure):
     )
 
 
+class PairInput(ctypes.Structure):
+    """The matches of one pair of sections; see `relax.cpp`."""
+
+    _fields_ = (
+        ("z", ctypes.c_int32),
+        ("fixed", ctypes.c_int32),
+        ("my", ctypes.c_int32),
+        ("mx", ctypes.c_int32),
+        ("ratio", ctypes.c_double),
+        ("match", ctypes.c_void_p),
+        ("weight", ctypes.c_void_p),
+        ("precision", ctypes.c_void_p),
+    )
+
+
+class StackInput(ctypes.Structure):
+    """A stack of elastic sheets; see `relax.cpp`."""
+
+    _fields_ = (
+        ("nz", ctypes.c_int32),
+        ("ny", ctypes.c_int32),
+        ("nx", ctypes.c_int32),
+        ("n_pairs", ctypes.c_int32),
+        ("px_per_node", ctypes.c_double),
+        ("poisson_ratio", ctypes.c_double),
+        ("stiffness", ctypes.c_void_p),
+        ("mass", ctypes.c_void_p),
+        ("free", ctypes.c_void_p),
+        ("pairs", ctypes.POINTER(PairInput)),
+        ("threads", ctypes.c_int32),
+    )
+
+
+_POINTER = ctypes.c_void_p
+_STACK_FUNCTIONS = {
+    "delete": (),
+    "evaluate": (_POINTER, _POINTER, _POINTER, ctypes.c_double, ctypes.c_int),
+    "prepare": (),
+    "solve": (_POINTER, _POINTER, ctypes.c_double, ctypes.c_int, _POINTER),
+    "apply": (_POINTER, _POINTER),
+    "cycle": (_POINTER, _POINTER),
+    "link_forces": (ctypes.c_uint64, _POINTER, _POINTER),
+    "sheet_forces": (ctypes.c_uint64, _POINTER, _POINTER),
+    "information": (_POINTER,),
+    "condense": (ctypes.c_int,),
+    "level": (ctypes.c_int, _POINTER),
+    "sheets": (ctypes.c_int, _POINTER, _POINTER),
+    "links": (ctypes.c_int, ctypes.c_int, _POINTER, _POINTER),
+}
+
+
 def sources_digest() -> str:
     """Return the digest of the C++ sources that lie here; the library states that of its own."""
     digest = hashlib.sha256()
@@ -53,7 +104,7 @@ def sources_digest() -> str:
 
 def library_path(isa: str) -> Path:
     """Return where the library for one width of vectors lies."""
-    return HERE / f"_ncc_{isa}.so"
+    return HERE / f"_kernel_{isa}.so"
 
 
 @cache
@@ -95,5 +146,10 @@ def _load(isa: str) -> ctypes.CDLL | None:
         *(ctypes.c_void_p, ctypes.c_long),
     )
     loaded.petalign_match.argtypes = (*shared, ctypes.c_void_p)
+    loaded.petalign_stack_new.argtypes = (ctypes.POINTER(StackInput),)
+    loaded.petalign_stack_new.restype = ctypes.c_void_p
+    for name, arguments in _STACK_FUNCTIONS.items():
+        function = getattr(loaded, f"petalign_stack_{name}")
+        function.argtypes = (ctypes.c_void_p, *arguments)
     loaded.petalign_surfaces.argtypes = (*shared, ctypes.c_int, ctypes.c_void_p)
     return loaded

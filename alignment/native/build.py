@@ -1,4 +1,4 @@
-"""Compile the kernel of matching: ``python -m alignment.native.build``.
+"""Compile the kernel: ``python -m alignment.native.build``.
 
 The machine's C++ compiler does it, or the one in the ``ziglang`` wheel where there is none. Each
 library appears under its name only when it is whole, so that builds may run side by side.
@@ -18,8 +18,8 @@ from pathlib import Path
 from alignment.native import HERE, ISAS, library_path, sources_digest
 
 FLAGS = (
-    "-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-Wall",
-    "-Wno-psabi",
+    "-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden",
+    "-fno-math-errno", "-Wall", "-Wno-psabi",
     # The same bits on every processor: a product and a sum are rounded one by one.
     "-ffp-contract=off",
 )  # fmt: skip
@@ -59,7 +59,7 @@ def compile_library(compiler: list[str], isa: str) -> None:
         made = Path(folder) / target.name
         defines = (f'-DPETALIGN_SOURCES="{sources_digest()}"', f"-DPETALIGN_ISA={isa}")
         flags = [*FLAGS, *VECTORS[isa], *_processor(compiler, isa), *defines]
-        command = [*compiler, *flags, str(HERE / "ncc.cpp")]
+        command = [*compiler, *flags, *map(str, sorted(HERE.glob("*.cpp")))]
         subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True)
         made.replace(target)
 
@@ -90,6 +90,6 @@ def build() -> list[str]:
 if __name__ == "__main__":
     used = build()
     if used:
-        print(f"compiled the kernel of matching ({', '.join(isas())}) with {' '.join(used)}")
+        print(f"compiled the kernel ({', '.join(isas())}) with {' '.join(used)}")
     else:
         print("no C++ compiler compiles the kernel: matching runs without it, ten times slower")

@@ -1,6 +1,6 @@
 // Masked, weighted, zero-normalised cross-correlation of many templates with their search windows.
 //
-// Compiled once for every width of vectors, in a namespace of its own; `dispatch.cpp` chooses.
+// Compiled once for every width of vectors, in a namespace of its own.
 // The sums over the overlap are those of D. Padfield, "Masked object registration in the Fourier
 // domain", IEEE Trans. Image Process. 21(5), 2012, with weights in place of the template's mask.
 // A window's spectrum serves every template that is compared with it, and a template's every
@@ -10,6 +10,7 @@
 #include <list>
 #include <memory>
 
+#include "library.hpp"
 #include "moments.hpp"
 #include "peak.hpp"
 #include "spectrum.hpp"
@@ -394,26 +395,6 @@ class Matcher {
 using namespace petalign;
 using namespace petalign::PETALIGN_ISA;
 
-#define PETALIGN_API extern "C" __attribute__((visibility("default")))
-
-// Digest of the sources that the library was built from.
-PETALIGN_API const char* petalign_sources() { return PETALIGN_SOURCES; }
-
-// The widest vectors of this processor: 2 AVX-512, 1 AVX2, 0 neither.
-PETALIGN_API int petalign_widest() {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512cd"))
-        return 2;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2"))
-        return 1;
-#endif
-    return 0;
-}
-
 // Both return 0, or 1 when memory ran out.
 PETALIGN_API int petalign_match(const Settings* settings, const Image* images, int n_images,
                                 const Job* jobs, long n_jobs, double* out) try {
@@ -433,8 +414,6 @@ PETALIGN_API int petalign_surfaces(const Settings* settings, const Image* images
 } catch (const std::exception&) {
     return 1;
 }
-
-PETALIGN_API int petalign_lanes() { return L; }
 
 // Transforms L columns there and back `repeats` times: what benchmarks set the rest against.
 PETALIGN_API int petalign_transforms(int size, long repeats) try {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from alignment.render import source_bounds, warp
 from alignment.runs import Run, load, pyramid_levels
 from alignment.stages import inputs
-from alignment.stages.units import Phase, Record, Ref, Whole
+from alignment.stages.units import Phase, Record, Ref
 from storage.grid import Box, tile
 from storage.store import join
 from storage.volume import create_image, open_array, read, write
@@ -40,8 +40,7 @@ def reads_sections(box: Box, *, run_uri: str) -> list[Ref | str]:
     run = load(run_uri)
     shown = {shown_section(run, z) for z in range(box.start[0], box.stop[0])}
     sources = sorted(z for z in shown if z is not None)
-    solved = Ref("relax", "solve", Whole().label)
-    fields = [solved._replace(below=f"fields/c/{z}/") for z in sources]
+    fields = [inputs.relaxed(run_uri, z) for z in sources]
     sections = [inputs.ingested(z) for z in sources]
     return [*sections, *fields, inputs.PLACED, inputs.missing_fact(run_uri)]
 
