@@ -150,12 +150,13 @@ def long_range_pairs(run: Run) -> list[tuple[int, int]]:
     ]
 
 
-def sections_told(run: Run) -> dict[tuple[int, int], int]:
-    """Return for how many sections a long-range pair (z, d) speaks, all without one of their own.
+def sections_told(run: Run, z: int, d: int) -> int:
+    """Return for how many sections a pair speaks: a long-range one for all without one.
 
-    Their matches weigh that much more than their distance alone would have it.
+    Its matches weigh that much more than their distance alone would have it.
     """
-    return dict.fromkeys(long_range_pairs(run), run.config.match.long_range_every)
+    far = run.config.match.long_range and (z, d) in long_range_pairs(run)
+    return run.config.match.long_range_every if far else 1
 
 
 def trusted_pairs(run: Run) -> list[tuple[int, int]]:
