@@ -4,7 +4,7 @@ import pytest
 
 from tests.accuracy.drift import CASES, FAR, WanderingFields, biased_matches, measure
 
-BIASED = [case for case in CASES if not case.wander_px]
+BIASED = CASES[:2]
 
 
 @pytest.mark.parametrize("case", BIASED, ids=lambda case: case.name)
