@@ -175,6 +175,11 @@ class MatchConfig(Config):
     """Each section is matched with z - 1 ... z - neighbours."""
     retry_neighbours: Annotated[int, Field(ge=0, le=8)] = 3
     """Tissue without a trusted match to any of them is tried with farther ones, up to this one."""
+    long_range: tuple[Annotated[int, Field(ge=2, le=512)], ...] = ()
+    """Sections far back with which some sections are matched too, e.g. [8, 32], against slow drift
+    of long stacks; multiples of long_range_every."""
+    long_range_every: Annotated[int, Field(ge=1, le=512)] = 8
+    """Every such section has long-range matches; the others follow by those to their neighbours."""
     levels: Annotated[tuple[MatchLevel, ...], Field(min_length=1, max_length=6)] = (
         MatchLevel(mip=2, template_px=64, search_radius_px=24, node_spacing_px=32),
         MatchLevel(mip=1, template_px=64, search_radius_px=10, node_spacing_px=16),
@@ -205,6 +210,24 @@ class MatchConfig(Config):
                     f"refine has nodes every {spacing} px of mip 0, the last of levels every "
                     f"{finest} px; they must be equal"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _long_range_is_far_and_chained(self) -> Self:
+        nearest = max(self.neighbours, self.retry_neighbours)
+        if any(far <= nearest for far in self.long_range) or len(set(self.long_range)) < len(
+            self.long_range
+        ):
+            raise ValueError(
+                f"long_range={list(self.long_range)}: expected different numbers above {nearest}, "
+                "the farthest of neighbours and retry_neighbours"
+            )
+        if loose := [far for far in self.long_range if far % self.long_range_every]:
+            raise ValueError(
+                f"long_range={list(self.long_range)}: {loose} are no multiples of "
+                f"long_range_every={self.long_range_every}, so their sections would not be tied to "
+                "each other; change one of the two"
+            )
         return self
 
     @property

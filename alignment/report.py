@@ -19,7 +19,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from alignment import figures, report_masks
+from alignment import figures, report_masks, report_wander
 from alignment.qc import DistortionSummary, ResidualSummary
 from alignment.report_data import (
     FilterCount,
@@ -39,6 +39,7 @@ from alignment.report_data import (
     verdict,
 )
 from alignment.report_masks import DuplicatePair, MaskCard, MaskPicture
+from alignment.wander import WINDOW_SECTIONS
 
 __all__ = [
     "DuplicatePair",
@@ -85,6 +86,8 @@ def build_report(data: ReportData) -> str:
         correlation_charts=_correlation_charts(data),
         residual_charts=_residual_charts(data),
         distortion_charts=_distortion_charts(data),
+        wander_charts=report_wander.charts(data.wander, data.bridged),
+        wander_window=WINDOW_SECTIONS,
         pairs=_most_telling(data.pairs, lambda p: p.after.p5 if p.after.count else -1.0),
         sections=_most_telling(
             data.sections, lambda s: -s.distortion.strain_p99 if s.distortion else 0.0

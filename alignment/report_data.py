@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from alignment.findings import Finding
 from alignment.qc import CorrelationSummary, DistortionSummary, ResidualSummary
 from alignment.report_masks import DuplicatePair, MaskPicture
+from alignment.report_wander import as_dict as wander_dict
+from alignment.wander import Wander
 
 SCHEMA_VERSION = 1
 SHOWN_SECTIONS = 64
@@ -209,6 +211,8 @@ class ReportData:
     """Sentences that the reader must see beside the verdict."""
     findings: tuple[Finding, ...] = ()
     """What is wrong with whole sections: their order, their side, their doubles."""
+    wander: Wander | None = None
+    """How whole sections drift along the stack."""
 
     @property
     def trusted(self) -> int:
@@ -368,6 +372,8 @@ def qc_json(data: ReportData) -> dict[str, Any]:
         notes            [text]
         findings         [{kind, sections [z], score, order [z], detail, sentence}], see
                          `alignment.findings`
+        wander           null, or {window_sections, peak_to_peak_px {dy, dx, turn, growth}, and by
+                         section dy, dx, turn, growth}, px, smoothed, see `alignment.wander`
     """
     facts = asdict(data.facts)
     del facts["config_yaml"]
@@ -397,6 +403,7 @@ def qc_json(data: ReportData) -> dict[str, Any]:
         "truth": None if data.truth is None else asdict(data.truth),
         "notes": data.notes,
         "findings": [finding.as_dict() for finding in data.findings],
+        "wander": wander_dict(data.wander),
     }
     plain: dict[str, Any] = _plain(value)
     return plain

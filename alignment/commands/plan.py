@@ -95,21 +95,17 @@ def plan(source: str, config: PipelineConfig) -> Plan:
     blocks = ceil(ny / spacing / 64) * ceil(nx / spacing / 64)
     mesh_nodes = ceil(ny / config.relax.node_spacing_px) * ceil(nx / config.relax.node_spacing_px)
     mips = match.mips
+    pairs = nz * match.neighbours + sum(
+        max(ceil(nz / match.long_range_every) - far // match.long_range_every, 0)
+        for far in match.long_range
+    )
     counts = {
         "ingest": (nz, nz * per_section, sum(at(k) for k in range(levels))),
         "masks": (2 * nz - 1, 2 * nz, 2 * at(config.masks.mip)),
         "features": (nz * len(mips), nz * len(mips), 2 * sum(at(k) for k in mips)),
         "coarse": (2 * nz * config.coarse.neighbours + 2, 1, nz * 48),
-        "match": (
-            nz * match.neighbours * blocks,
-            nz * match.neighbours * blocks,
-            nz * match.neighbours * nodes * match_bytes,
-        ),
-        "filter": (
-            nz,
-            2 * nz * match.neighbours,
-            nz * match.neighbours * nodes * (match_bytes + 2),
-        ),
+        "match": (pairs * blocks, pairs * blocks, pairs * nodes * match_bytes),
+        "filter": (nz, 2 * pairs, pairs * nodes * (match_bytes + 2)),
         "relax": (1, 2 * nz, nz * mesh_nodes * 12),
         "render": (shards, shards, voxels),
         "pyramid": (

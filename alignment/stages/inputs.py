@@ -131,8 +131,32 @@ def pairs(run: Run, neighbours: int) -> list[tuple[int, int]]:
 
 
 def match_pairs(run: Run) -> list[tuple[int, int]]:
-    """Return the pairs (z, d) that the matching stage compares."""
-    return pairs(run, run.config.match.neighbours)
+    """Return the pairs (z, d) that the matching stage compares, the long-range ones among them."""
+    near = pairs(run, run.config.match.neighbours)
+    return sorted([*near, *long_range_pairs(run)])
+
+
+def long_range_pairs(run: Run) -> list[tuple[int, int]]:
+    """Return (z, d) of the sections that are also matched far back; they form chains.
+
+    Distances are counted in present sections, like those of neighbours.
+    """
+    config, there = run.config.match, present(run)
+    return [
+        (there[i], there[i] - there[i - far])
+        for i in range(0, len(there), config.long_range_every)
+        for far in config.long_range
+        if far <= i
+    ]
+
+
+def sections_told(run: Run, z: int, d: int) -> int:
+    """Return for how many sections a pair speaks: a long-range one for all without one.
+
+    Its matches weigh that much more than their distance alone would have it.
+    """
+    far = run.config.match.long_range and (z, d) in long_range_pairs(run)
+    return run.config.match.long_range_every if far else 1
 
 
 def trusted_pairs(run: Run) -> list[tuple[int, int]]:

@@ -120,8 +120,11 @@ def reads_section(unit: Section, *, run_uri: str, retry: int) -> list[Ref]:
 
 
 def _matched(run: Run, z: int, below: int) -> list[tuple[int, int]]:
-    """Return (d, retry) of what section z was matched with before its retry `below`."""
-    anyway = [(d, 0) for at, d in inputs.match_pairs(run) if at == z]
+    """Return (d, retry) of what section z was matched with nearby before its retry `below`.
+
+    What only a long-range match ties is better tied to a nearer section, too.
+    """
+    anyway = [(d, 0) for at, d in inputs.pairs(run, run.config.match.neighbours) if at == z]
     return [*anyway, *retried_pairs(run, z, below=below).items()]
 
 

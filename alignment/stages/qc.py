@@ -32,6 +32,7 @@ from alignment.runs import Run, load
 from alignment.stages import inputs, knowntruth, maskviews, matched, wholesections
 from alignment.stages.order import ORDER
 from alignment.stages.units import Pair, Phase, Record, Ref, Whole
+from alignment.wander import Wander, measure_wander
 from storage import ledger
 from storage.commit import records
 from storage.grid import Box, tile
@@ -182,6 +183,7 @@ def gather(run: Run) -> ReportData:
         duplicates=maskviews.duplicates(run),
         notes=_notes(run),
         findings=wholesections.findings(run.uri),
+        wander=_wander(run),
     )
 
 
@@ -261,6 +263,12 @@ def _section_rows(run: Run) -> tuple[SectionRow, ...]:
             )
         )
     return tuple(rows)
+
+
+def _wander(run: Run) -> Wander:
+    gone = inputs.missing(run.uri)
+    fields = (None if z in gone else _row(run, "fields", z) for z in range(run.shape[0]))
+    return measure_wander(fields, _spacing(run))
 
 
 def _spacing(run: Run) -> int:

@@ -131,7 +131,8 @@ def trusted(run: Run, z: int, d: int) -> PairMatches:
     """Return the matches of a pair that the filters left, with their weights."""
     found = inputs.read_row(open_array(run.uri, f"trusted/{d}"), z)
     sure = inputs.read_row(open_array(run.uri, f"confidence/{d}"), z)
-    return PairMatches(z, d, found[:2], found[COVARIANCE], weight=solver_weight(sure))
+    weight = solver_weight(sure) * np.float32(inputs.sections_told(run, z, d))
+    return PairMatches(z, d, found[:2], found[COVARIANCE], weight=weight)
 
 
 def pairs_of(run: Run, z: int) -> list[PairMatches]:

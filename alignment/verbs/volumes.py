@@ -7,28 +7,35 @@ from typing import Annotated
 import typer
 
 from alignment.commands.console import exit_codes, out, print_json
+from alignment.errors import ConfigError
 from alignment.verbs.options import Json
 
 
 def query(
     uri: str,
-    z: Annotated[int, typer.Argument(min=0)],
-    y: float,
-    x: float,
+    place: Annotated[list[str] | None, typer.Argument(metavar="Z Y X")] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option("--point", metavar="Z,Y,X", help="Section, and px at mip 0 (again for more)."),
+    ] = None,
     inverse: Annotated[
-        bool, typer.Option("--to-aligned", help="The point is in the source section.")
+        bool, typer.Option("--to-aligned", help="The points are in the source sections.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Map a point (z y x, px at mip 0) of the aligned volume to the source, or back."""
-    import numpy as np
+    """Map points of the aligned volume to the source, or back: Z Y X, or any number of --point."""
+    from alignment.commands.query import ask, parse_point
 
-    from alignment.commands.query import find_run, to_aligned, to_source
-
+    point = [*([",".join(place)] if place else []), *(point or [])]
     with exit_codes():
-        mapped = (to_aligned if inverse else to_source)(find_run(uri), z, np.array([[y, x]]))[0]
-    found = {"z": z, "y": round(float(mapped[0]), 3), "x": round(float(mapped[1]), 3)}
-    print_json(found) if as_json else out.print(f"{found['z']} {found['y']} {found['x']}")
+        if not point:
+            raise ConfigError("which point? Give --point Z,Y,X, px at mip 0; again for more")
+        answers = ask(uri, [parse_point(text) for text in point], inverse=inverse)
+    if as_json:
+        print_json({"points": [answer.as_dict() for answer in answers]})
+        return
+    for answer in answers:
+        out.print(answer.line, markup=False)
 
 
 def view(

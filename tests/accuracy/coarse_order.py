@@ -23,7 +23,7 @@ from alignment.likeness import Likeness, measure_likeness
 from alignment.masks import estimate_valid
 from alignment.order import far_pairs, find_order_faults
 from tests.accuracy.coarse_cases import compared
-from tests.accuracy.coarse_page import write_table
+from tests.pages import write_table
 from tests.accuracy.sets import DATA
 
 Stack = NDArray[np.uint8]
@@ -78,7 +78,7 @@ def main() -> None:
         table.append(row(name, Paper(measured(stack, source.reach), len(stack), source.reach)))
         print(table[-1], flush=True)
     if options.sets == list(SOURCES):
-        write_table("order", _HEAD + "\n".join(table))
+        write_table("coarse.md", "order", _HEAD + "\n".join(table))
 
 
 def measured(stack: Stack, reach: int) -> dict[tuple[int, int], Likeness]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from alignment.affines import compose_affines
 from tests.accuracy.coarse_cases import CASES, Case, Image, Outcome, between, make_pair, register
-from tests.accuracy.coarse_page import write_table
+from tests.pages import write_table
 from tests.accuracy.sets import SETS, missing
 
 SHOWN = ("vnc", "isbi", "phantom")
@@ -51,7 +51,7 @@ def main() -> None:
                 print(row, flush=True)
                 table.append(row)
     if options.sets == list(SHOWN):
-        write_table("cases", _HEAD + "\n".join(table))
+        write_table("coarse.md", "cases", _HEAD + "\n".join(table))
 
 
 def rows(name: str, truth: str, stack: Image) -> Iterator[str]:

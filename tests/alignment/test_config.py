@@ -67,6 +67,20 @@ def test_an_absurd_value_is_an_error_that_names_field_value_and_range(values, fi
     assert came in message
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"long_range": [3]}, "above 3, the farthest of neighbours and retry_neighbours"),
+        ({"long_range": [8, 8]}, "different numbers"),
+        ({"long_range": [8, 20]}, r"\[20\] are no multiples of long_range_every=8"),
+    ],
+)
+def test_long_range_matches_that_tie_nothing_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_config({"match": settings})
+    assert parse_config({"match": {"long_range": [8, 32]}}).match.long_range == (8, 32)
+
+
 def test_levels_that_leave_gaps_or_get_coarser_are_refused():
     gap = {"mip": 1, "template_px": 16, "search_radius_px": 8, "node_spacing_px": 32}
     with pytest.raises(ConfigError, match="leaves gaps between templates"):
