@@ -97,14 +97,6 @@ PLACED = Ref("coarse", "solve", Whole().label)
 """The coarse places of all sections, as an input."""
 
 
-def relaxed(run_uri: str, z: int) -> Ref:
-    """Return the published field of section z, as an input."""
-    phase, unit = "fields", Section(z).label
-    if unit not in records.recorded(run_uri, "relax", phase):
-        phase, unit = "solve", Whole().label  # the stack was solved at once
-    return Ref("relax", phase, unit, below=f"fields/c/{z}/")
-
-
 def missing_fact(run_uri: str) -> str:
     """Return which sections are missing, as an input."""
     return f"missing {sorted(missing(run_uri))}"

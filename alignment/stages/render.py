@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from alignment.render import source_bounds, warp
 from alignment.runs import Run, load, pyramid_levels
 from alignment.stages import inputs
+from alignment.stages.slabreads import relaxed
 from alignment.stages.units import Phase, Record, Ref
 from storage.grid import Box, tile
 from storage.store import join
@@ -40,7 +41,7 @@ def reads_sections(box: Box, *, run_uri: str) -> list[Ref | str]:
     run = load(run_uri)
     shown = {shown_section(run, z) for z in range(box.start[0], box.stop[0])}
     sources = sorted(z for z in shown if z is not None)
-    fields = [inputs.relaxed(run_uri, z) for z in sources]
+    fields = [relaxed(run, z) for z in sources]
     sections = [inputs.ingested(z) for z in sources]
     return [*sections, *fields, inputs.PLACED, inputs.missing_fact(run_uri)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignment import native
-from alignment.runs import load
+from alignment.runs import Run, load
 from alignment.schwarz import CORRECTION, Decomposition, Nodes, Turn, history
 from alignment.stages import inputs
 from alignment.stages.slabstate import (
@@ -13,13 +13,20 @@ from alignment.stages.slabstate import (
     Solved,
     decomposition,
     distances,
+    is_cut,
+    judged,
     section_nodes,
     sections_behind,
 )
 from alignment.stages.units import Ref, Section, Whole
-from storage.commit import records
 
 TIES = Ref("relax", "ties", Whole().label)
+
+
+def relaxed(run: Run, z: int) -> Ref:
+    """Return the published field of section z, as an input of other stages."""
+    phase, unit = ("fields", Section(z)) if is_cut(run) else ("solve", Whole())
+    return Ref("relax", phase, unit.label, below=f"fields/c/{z}/")
 
 
 def reads_matches(unit: Section, *, run_uri: str) -> list[Ref | str]:
@@ -120,7 +127,5 @@ def _reads_stiffer(nodes: Nodes, repairs: int) -> list[Ref]:
 
 
 def _matches_of(run_uri: str, sections: Any) -> list[Ref]:
-    judged = records.recorded(run_uri, "filter", "sections")
-    return [
-        Ref("filter", "sections", Section(z).label) for z in sections if Section(z).label in judged
-    ]
+    labels = [Section(z).label for z in sections]
+    return [Ref("filter", "sections", label) for label in labels if label in judged(run_uri)]

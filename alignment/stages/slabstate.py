@@ -135,6 +135,12 @@ def trusted(run: Run, z: int, d: int) -> PairMatches:
     return PairMatches(z, d, found[:2], found[COVARIANCE], weight=weight)
 
 
+@lru_cache(maxsize=8)
+def judged(run_uri: str) -> frozenset[str]:
+    """Return the sections whose matches the filters judged; cached, because all of them have."""
+    return frozenset(records.recorded(run_uri, "filter", "sections"))
+
+
 def pairs_of(run: Run, z: int) -> list[PairMatches]:
     """The pairs in which z moves, without those of a missing section."""
     gone = inputs.missing(run.uri)
@@ -144,7 +150,7 @@ def pairs_of(run: Run, z: int) -> list[PairMatches]:
 
 def distances(run_uri: str, z: int) -> list[int]:
     """Return over which distances d section z was matched."""
-    if Section(z).label not in records.recorded(run_uri, "filter", "sections"):
+    if Section(z).label not in judged(run_uri):
         return []
     found = records.read_commit(run_uri, "filter", "sections", Section(z).label)
     return sorted(map(int, found.value["pairs"]))

@@ -23,8 +23,8 @@ from alignment.likeness import Likeness, measure_likeness
 from alignment.masks import estimate_valid
 from alignment.order import far_pairs, find_order_faults
 from tests.accuracy.coarse_cases import compared
-from tests.pages import write_table
 from tests.accuracy.sets import DATA
+from tests.pages import write_table
 
 Stack = NDArray[np.uint8]
 Named = tuple[str, tuple[int, ...]]

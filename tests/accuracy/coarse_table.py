@@ -16,8 +16,8 @@ import numpy as np
 
 from alignment.affines import compose_affines
 from tests.accuracy.coarse_cases import CASES, Case, Image, Outcome, between, make_pair, register
-from tests.pages import write_table
 from tests.accuracy.sets import SETS, missing
+from tests.pages import write_table
 
 SHOWN = ("vnc", "isbi", "phantom")
 FIRST = (0, 5, 10, 15)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +18,8 @@ import numpy as np
 from alignment.config import RelaxConfig
 from alignment.relax import PairMatches, relax_stack
 from alignment.wander import low_pass
-from tests.pages import write_table
 from tests.known_fields import KnownFields, inner_points, neighbour_errors
+from tests.pages import write_table
 
 SPACING_PX = 32
 BIAS_PX = 0.2

@@ -91,7 +91,7 @@ def measure(folder: Path) -> list[Row]:
 def markdown(rows: list[Row]) -> str:
     """Return the results as a table."""
     lines = [
-        "| slabs | workers | | sweeps | s | largest difference, px | published values that differ |",
+        "| slabs | workers | | sweeps | s | largest difference, px | published values unlike |",
         "|--:|--:|---|--:|--:|--:|--:|",
     ]
     lines += [
