@@ -43,6 +43,27 @@ class Settings(ctypes.Structure):
     )
 
 
+class Source(ctypes.Structure):
+    """A section's image, and what its pixels are; see `remap.cpp`."""
+
+    _fields_ = (
+        ("pixels", ctypes.c_void_p),
+        ("marks", ctypes.c_void_p),
+        ("stride", ctypes.c_int64),
+        ("ny", ctypes.c_int32),
+        ("nx", ctypes.c_int32),
+    )
+
+
+class Nodes(ctypes.Structure):
+    """Positions at the nodes of a grid, in steps of 1/32 px; see `remap.cpp`."""
+
+    _fields_ = (
+        ("at", ctypes.c_void_p),
+        *((name, ctypes.c_int32) for name in ("my", "mx", "spacing", "oy", "ox", "y0", "x0")),
+    )
+
+
 def sources_digest() -> str:
     """Return the digest of the C++ sources that lie here; the library states that of its own."""
     digest = hashlib.sha256()
@@ -96,4 +117,12 @@ def _load(isa: str) -> ctypes.CDLL | None:
     )
     loaded.petalign_match.argtypes = (*shared, ctypes.c_void_p)
     loaded.petalign_surfaces.argtypes = (*shared, ctypes.c_int, ctypes.c_void_p)
+    drawn = (ctypes.POINTER(Source), ctypes.c_void_p, ctypes.c_int)
+    loaded.petalign_remap.argtypes = (
+        *(*drawn, ctypes.POINTER(Nodes), ctypes.c_int, ctypes.c_int),
+        *(ctypes.c_void_p, ctypes.c_int64),
+    )
+    loaded.petalign_remap_at.argtypes = (
+        *(*drawn, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p),
+    )
     return loaded
