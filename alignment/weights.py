@@ -65,13 +65,13 @@ def _line(width: int) -> NDArray[np.float64]:
     if width == 2:
         return 1 - np.abs(t)
     if width == 4:
-        near, far = np.abs(t), np.abs(t)
-        return np.where(
-            near <= 1, (1.5 * near - 2.5) * near**2 + 1, ((2.5 - 0.5 * far) * far - 4) * far + 2
-        )
+        d = np.abs(t)
+        return np.where(d <= 1, (1.5 * d - 2.5) * d**2 + 1, ((2.5 - 0.5 * d) * d - 4) * d + 2)
     bump = np.sinc(t / 4) ** 2
     line = np.sinc(t) * np.sinc(t / 4)
-    moments = np.stack([[bump.sum(1), (bump * t).sum(1)], [(bump * t).sum(1), (bump * t**2).sum(1)]])
+    moments = np.stack(
+        [[bump.sum(1), (bump * t).sum(1)], [(bump * t).sum(1), (bump * t**2).sum(1)]]
+    )
     lacking = np.stack([1 - line.sum(1), -(line * t).sum(1)], axis=1)
     a, b = np.linalg.solve(np.moveaxis(moments, 2, 0), lacking[..., None])[..., 0].T
     return np.asarray(line + bump * (a[:, None] + b[:, None] * t))
