@@ -145,7 +145,7 @@ def warp(
         raise ShapeError(f"source must be uint8 (h, w); got {source.dtype} {source.shape}")
     check_field(field)
     kernel_px(interpolation)
-    result = np.zeros(shape_yx, np.uint8)
+    result = np.empty(shape_yx, np.uint8)
     for y in range(0, shape_yx[0], _BLOCK_PX):
         for x in range(0, shape_yx[1], _BLOCK_PX):
             block = result[y : y + _BLOCK_PX, x : x + _BLOCK_PX]
@@ -154,9 +154,11 @@ def warp(
             low, high = _extremes(nodes, spacing_px, offset, block.shape)
             cropped = _crop(source, source_origin, low, high, block.shape)
             pixels = None if cropped is None else Pixels.of(cropped[0], interpolation)
-            if cropped is not None and pixels is not None:
+            if cropped is None or pixels is None:
+                block[:] = 0
+            else:
                 grid = Grid(nodes, spacing_px, offset, cropped[1])
-                block[:] = resample(pixels, grid, block.shape, interpolation)
+                resample(pixels, grid, interpolation, out=block)
     return result
 
 

@@ -53,8 +53,12 @@ class Pixels:
         tissue = np.maximum(image, known)
         if known.all():
             return cls(tissue, None)
-        safe = _least(known, *reach(kernel_px(interpolation)))
-        return cls(tissue, known * _KNOWN | _most(known, 0, 1) * _SOME | safe * _SAFE)
+        marks, safe = _most(known, 0, 1), _least(known, *reach(kernel_px(interpolation)))
+        marks *= np.uint8(_SOME)  # in place: these are as large as the image
+        safe *= np.uint8(_SAFE)
+        marks |= known
+        marks |= safe
+        return cls(tissue, marks)
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,7 @@ class Grid:
                 yield slice(y, y + h), slice(x, x + w), steps.astype(np.int32) - origin
 
 
-def resample(
-    pixels: Pixels, grid: Grid, shape_yx: tuple[int, int], interpolation: Interpolation
-) -> Image:
+def resample(pixels: Pixels, grid: Grid, interpolation: Interpolation, *, out: Image) -> None:
     """Draw a box of pixels.
 
     Parameters
@@ -97,21 +99,16 @@ def resample(
         image's edge, so what lies there must be no data.
     grid : Grid
         Where in the section the box's pixels lie.
-    shape_yx : tuple of int
-        Of the box.
-
-    Returns
-    -------
-    uint8 ndarray of shape `shape_yx`
-        0 where there is no data, 1..255 elsewhere.
+    out : uint8 ndarray of shape (h, w)
+        The box, its pixels side by side in memory; becomes 0 where there is no data, 1..255
+        elsewhere.
     """
     width = kernel_px(interpolation)
-    result = np.empty(shape_yx, np.uint8)
     library = native.library()
     if library is None:
-        for rows, columns, steps in grid.tiles(shape_yx):
-            result[rows, columns] = _sample(pixels, steps, width)
-        return result
+        for rows, columns, steps in grid.tiles((out.shape[0], out.shape[1])):
+            out[rows, columns] = _sample(pixels, steps, width)
+        return
     nodes = np.ascontiguousarray(grid.nodes)
     y0, x0 = (first << BITS for first in grid.origin_yx)
     described = native.Nodes(
@@ -122,11 +119,10 @@ def resample(
         table(width).ctypes.data,
         width,
         ctypes.byref(described),
-        *shape_yx,
-        result.ctypes.data,
-        result.strides[0],
+        *out.shape,
+        out.ctypes.data,
+        out.strides[0],
     )
-    return result
 
 
 def resample_at(pixels: Pixels, steps: Steps, interpolation: Interpolation) -> Image:
@@ -212,8 +208,9 @@ def _mean_of_known(pixels: Pixels, y: Steps, x: Steps, fy: Steps, fx: Steps) -> 
 
 def _known(image: Image) -> Image:
     """Return 1 where there is data: all but squares of zeros, which may overlap."""
-    zero = (image == 0).astype(np.uint8)
-    return 1 - _most(_least(zero, 0, SPECK_PX - 1), SPECK_PX - 1, 0)
+    zero = (image == 0).view(np.uint8)
+    unknown = _most(_least(zero, 0, SPECK_PX - 1), SPECK_PX - 1, 0)
+    return np.bitwise_xor(unknown, 1, out=unknown)
 
 
 def _least(mask: Image, before: int, after: int) -> Image:

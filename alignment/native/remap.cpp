@@ -44,6 +44,7 @@ constexpr int kDoubles = L / 2;
 struct Row {
     alignas(64) int32_t y[kRoom], x[kRoom];
     alignas(64) int32_t offset[kRoom], part[kRoom];
+    alignas(64) uint32_t square[kRoom];  // of 2 x 2 pixels, for the kernel of that size
 };
 
 // Whole steps of low + slope * share for n pixels; writes up to a vector more.
@@ -77,8 +78,8 @@ class Positions {
             const double* high = low + n_.mx;
             for (int m = first; m <= last; ++m) line_[c][m] = low[m] + (high[m] - low[m]) * share;
         }
-        for (int done = 0; done < n;) {
-            const int m = (n_.ox + x + done) / n_.spacing, i = (n_.ox + x + done) % n_.spacing;
+        int i = (n_.ox + x) % n_.spacing;
+        for (int m = first, done = 0; done < n; ++m, i = 0) {
             const int count = std::min(n_.spacing - i, n - done);
             for (int c = 0; c < 2; ++c) {
                 const double low = line_[c][m], slope = line_[c][m + 1] - low;
@@ -100,8 +101,9 @@ inline VI load_lanes(const int32_t* p) {
     return v;
 }
 inline VI limited(VI v, int low, int high) {
-    v = (v & (VI)(v > low)) | (low & (VI)(v <= low));
-    return (v & (VI)(v < high)) | (high & (VI)(v >= high));
+    const VI least = VI{} + low, most = VI{} + high;
+    v = v > least ? v : least;
+    return v < most ? v : most;
 }
 
 // From steps to the first pixel that a kernel of `Width` needs, kept inside the image, and to the
@@ -128,8 +130,9 @@ void place(const Source& s, int n, Row& row) {
 template <int N>
 inline void store_pixels(Sums<N> sum, int bits, uint8_t* out) {
     sum = (sum + (1 << (bits - 1))) >> bits;
-    sum = (sum & (Sums<N>)(sum > 1)) | (1 & (Sums<N>)(sum <= 1));
-    sum = (sum & (Sums<N>)(sum < 255)) | (255 & (Sums<N>)(sum >= 255));
+    const Sums<N> least = Sums<N>{} + 1, most = Sums<N>{} + 255;
+    sum = sum > least ? sum : least;
+    sum = sum < most ? sum : most;
     const auto bytes = __builtin_convertvector(sum, typename Vector<N>::Bytes);
     std::memcpy(out, &bytes, sizeof bytes);
 }
@@ -164,17 +167,9 @@ struct Sampler<1> {
 // Two by two: the weights are made of the fractions, which is as fast as looking them up.
 template <>
 struct Sampler<2> {
-    static void sample(const Source& s, const int16_t*, const Row& row, int at, uint8_t* out) {
+    static void sample(const Source&, const int16_t*, const Row& row, int at, uint8_t* out) {
         for (int first = 0; first < 16; first += L) {
-            alignas(64) uint32_t squares[L];
-            for (int i = 0; i < L; ++i) {
-                const uint8_t* p = s.pixels + row.offset[at + first + i];
-                uint16_t top, low;
-                std::memcpy(&top, p, sizeof top);
-                std::memcpy(&low, p + s.stride, sizeof low);
-                squares[i] = top | uint32_t(low) << 16;
-            }
-            const VI square = load_lanes((const int32_t*)squares);
+            const VI square = load_lanes((const int32_t*)row.square + at + first);
             const VI part = load_lanes(row.part + at + first);
             const VI fx = part & (kSteps - 1), fy = part >> kBits;
             const Pairs<L> along_x = (Pairs<L>)((kSteps - fx) | fx << 16);
@@ -187,6 +182,18 @@ struct Sampler<2> {
         }
     }
 };
+
+// Fetches the squares of a whole strip: mixed with arithmetic, compilers build vectors piece by piece.
+inline void fetch_squares(const Source& s, int n, Row& row) {
+    const uint8_t* top = s.pixels;
+    const uint8_t* low = s.pixels + s.stride;
+    for (int i = 0; i < (n + 15) / 16 * 16; ++i) {
+        uint16_t a, b;
+        std::memcpy(&a, top + row.offset[i], sizeof a);
+        std::memcpy(&b, low + row.offset[i], sizeof b);
+        row.square[i] = a | uint32_t(b) << 16;
+    }
+}
 
 // A pixel whose kernel touches no data: the mean of its known neighbours with their linear weights,
 // or 0 if these have less than half.
@@ -208,31 +215,26 @@ template <int Width>
 void render_strip(const Source& s, const int16_t* weights, int n, Row& row, uint8_t* out) {
     constexpr int kBefore = Width / 2 - (Width > 1);
     place<Width>(s, n, row);
-    alignas(64) uint8_t pixels[kRoom];
+    if (Width == 2) fetch_squares(s, n, row);
+    alignas(64) uint8_t pixels[kRoom], marks[kRoom];
     const ptrdiff_t centre = kBefore * s.stride + kBefore;
+    if (s.marks != nullptr)
+        for (int i = 0; i < (n + 15) / 16 * 16; ++i) marks[i] = s.marks[row.offset[i] + centre];
+    constexpr uint8_t kFull = Width == 1 ? kKnown : kSafe, kPart = Width == 1 ? kKnown : kSome;
     for (int at = 0; at < n; at += 16) {
-        uint8_t* group = pixels + at;
-        if (s.marks == nullptr) {
-            Sampler<Width>::sample(s, weights, row, at, group);
-            continue;
+        uint8_t all = 255, any = 0;
+        if (s.marks != nullptr) {
+            for (int i = at; i < at + 16; ++i) all &= marks[i], any |= marks[i];
+            if (!(any & kPart)) {
+                std::memset(pixels + at, 0, 16);
+                continue;
+            }
         }
-        uint8_t marks[16], all = 255, any = 0;
-        for (int i = 0; i < 16; ++i) {
-            marks[i] = s.marks[row.offset[at + i] + centre];
-            all &= marks[i];
-            any |= marks[i];
-        }
-        const uint8_t full = Width == 1 ? kKnown : kSafe, part = Width == 1 ? kKnown : kSome;
-        if (!(any & part)) {
-            std::memset(group, 0, 16);
-            continue;
-        }
-        Sampler<Width>::sample(s, weights, row, at, group);
-        if (all & full) continue;
-        for (int i = 0; i < 16; ++i) {
-            if (marks[i] & full) continue;
-            group[i] = !(marks[i] & part) ? 0 : at_the_rim(s, row.offset[at + i] + centre, row.part[at + i]);
-        }
+        Sampler<Width>::sample(s, weights, row, at, pixels + at);
+        if (all & kFull) continue;
+        for (int i = at; i < at + 16; ++i)
+            if (!(marks[i] & kFull))
+                pixels[i] = marks[i] & kPart ? at_the_rim(s, row.offset[i] + centre, row.part[i]) : 0;
     }
     std::memcpy(out, pixels, n);
 }
