@@ -17,7 +17,7 @@ from alignment.stages import inputs
 from alignment.stages.units import Ref, Section, Whole
 from storage.commit import records
 from storage.grid import Box
-from storage.volume import open_array, read, read_region
+from storage.volume import Array, open_array, read, read_region
 
 Image = NDArray[np.uint8]
 
@@ -72,33 +72,46 @@ COMMON_GREY = Ref("render", "common", Whole().label)
 """The grey that all sections shall have, as an input."""
 
 
-def draw(run: Run, z: int, box: Box) -> tuple[Image, int]:
-    """Draw what is shown at z in the rows and columns of a box; return that and the bytes read."""
-    shown = shown_section(run, z)
-    if shown is None:
-        return np.zeros(box.shape[1:], np.uint8), 0
-    section = _Section(run, shown)
-    image, used = section.drawn(box)
-    if run.config.render.masked == "keep":
-        return image, used
-    masked = section.masked(box)
-    image[masked] = 0
-    for other in substitutes(run, z, shown):
-        rows, columns = (np.flatnonzero(masked.any(axis)) for axis in (1, 0))
-        if not rows.size:
-            break
-        part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        used += _fill(image[part], masked[part], _Section(run, other), _part(box, rows, columns))
-    return image, used
+class Drawing:
+    """Draws what the aligned volume shows; for one unit of work, whose arrays it opens once."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.bytes_read = 0
+        self._arrays: dict[str, Array] = {}
+
+    def draw(self, z: int, box: Box) -> Image:
+        """Draw what is shown at z in the rows and columns of a box."""
+        shown = shown_section(self.run, z)
+        if shown is None:
+            return np.zeros(box.shape[1:], np.uint8)
+        section = _Section(self, shown)
+        image = section.drawn(box)
+        if self.run.config.render.masked == "keep":
+            return image
+        masked = section.masked(box)
+        image[masked] = 0
+        for other in substitutes(self.run, z, shown):
+            rows, columns = (np.flatnonzero(masked.any(axis)) for axis in (1, 0))
+            if not rows.size:
+                break
+            part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            _fill(image[part], masked[part], _Section(self, other), _part(box, rows, columns))
+        return image
+
+    def array(self, path: str) -> Array:
+        """Return an array of the run."""
+        if path not in self._arrays:
+            self._arrays[path] = open_array(self.run.uri, path)
+        return self._arrays[path]
 
 
-def _fill(image: Image, masked: NDArray[np.bool_], other: _Section, box: Box) -> int:
-    """Put another section's good tissue where an image is masked; return the bytes read."""
-    drawn, used = other.drawn(box)
+def _fill(image: Image, masked: NDArray[np.bool_], other: _Section, box: Box) -> None:
+    """Put another section's good tissue where an image is masked."""
+    drawn = other.drawn(box)
     good = masked & ~other.masked(box) & (drawn > 0)
     image[good] = drawn[good]
     masked[good] = False
-    return used
 
 
 def _part(box: Box, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Box:
@@ -113,23 +126,25 @@ def _part(box: Box, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Box:
 class _Section:
     """A section of the source with its place, field and grey."""
 
-    def __init__(self, run: Run, z: int) -> None:
-        self.run = run
+    def __init__(self, drawing: Drawing, z: int) -> None:
+        self.drawing = drawing
+        self.run = drawing.run
         self.z = z
-        self.field = inputs.read_row(open_array(run.uri, "fields"), z)
-        self.place = (inputs.coarse(run.uri).matrices[z], self.field)
-        self.spacing = run.config.relax.node_spacing_px
+        field = inputs.read_row(drawing.array("fields"), z)
+        spacing_px = self.run.config.relax.node_spacing_px
+        self.place = (inputs.coarse(self.run.uri).matrices[z], field, spacing_px)
 
-    def drawn(self, box: Box) -> tuple[Image, int]:
-        """Return the aligned section in the rows and columns of a box, and the bytes read."""
+    def drawn(self, box: Box) -> Image:
+        """Return the aligned section in the rows and columns of a box."""
         inside = self._needed(box)
         if 0 in inside.shape:
-            return np.zeros(box.shape[1:], np.uint8), 0
-        source = read(open_array(self.run.uri, "sections/0"), inside)[0]
+            return np.zeros(box.shape[1:], np.uint8)
+        source = read(self.drawing.array("sections/0"), inside)[0]
+        self.drawing.bytes_read += int(source.nbytes)
         image = self._warp(source, inside, box, self.run.config.render.interpolation)
         if self.run.config.render.normalise != "none":
             image = np.asarray(cv2.LUT(image, self._grey_table()), dtype=np.uint8)
-        return image, int(source.nbytes)
+        return image
 
     def masked(self, box: Box) -> NDArray[np.bool_]:
         """Return where in the box the section is there and may not be used."""
@@ -140,7 +155,7 @@ class _Section:
         (_, y0, x0), (_, y1, x1) = inside.start, inside.stop
         rows, columns = (slice(a >> mip, -(-b >> mip)) for a, b in ((y0, y1), (x0, x1)))
         here = slice(self.z, self.z + 1)
-        coarse = read_region(open_array(self.run.uri, "valid"), (here, rows, columns))[0]
+        coarse = read_region(self.drawing.array("valid"), (here, rows, columns))[0]
         fine = np.where(coarse > 0, np.uint8(_VALID), np.uint8(_INVALID))
         fine = fine.repeat(2**mip, 0).repeat(2**mip, 1)
         first_y, first_x = y0 - (rows.start << mip), x0 - (columns.start << mip)
@@ -151,15 +166,14 @@ class _Section:
         """Return the part of the section that a box shows."""
         _, y0, x0 = box.start
         _, ny, nx = box.shape
-        bounds = source_bounds(*self.place, self.spacing, (y0, x0), (ny, nx))
+        bounds = source_bounds(*self.place, (y0, x0), (ny, nx))
         needed = Box((self.z, bounds[0], bounds[1]), (self.z + 1, bounds[2], bounds[3]), 0)
         return needed.clip(self.run.shape)
 
     def _warp(self, source: Image, inside: Box, box: Box, interpolation: Interpolation) -> Image:
         origin = (inside.start[1], inside.start[2])
         (_, y0, x0), (_, ny, nx) = box.start, box.shape
-        where = (*self.place, self.spacing, (y0, x0), (ny, nx))
-        return warp(source, origin, *where, interpolation)
+        return warp(source, origin, *self.place, (y0, x0), (ny, nx), interpolation)
 
     def _grey_table(self) -> Image:
         own, common = (

@@ -14,7 +14,7 @@ from alignment.intensity import Grey, common_grey, measure_grey
 from alignment.pyramid import halve, levels_of_shard
 from alignment.runs import Run, load, pyramid_levels
 from alignment.stages import inputs
-from alignment.stages.drawn import COMMON_GREY, draw, grey_of, reads, shown_section, substitutes
+from alignment.stages.drawn import COMMON_GREY, Drawing, grey_of, reads, shown_section, substitutes
 from alignment.stages.units import Phase, Record, Ref, Section, Whole
 from storage.commit import records
 from storage.grid import ZYX, Box, tile
@@ -103,11 +103,10 @@ def reads_sections(box: Box, *, run_uri: str) -> list[Ref | str]:
 def render_shard(box: Box, *, run_uri: str) -> Record:
     """Write one shard of the aligned volume, and those of the next levels that it fills."""
     run = load(run_uri)
-    block = np.zeros(box.shape, np.uint8)
-    read_bytes = 0
+    drawing = Drawing(run)
+    block = np.empty(box.shape, np.uint8)
     for k, z in enumerate(range(box.start[0], box.stop[0])):
-        block[k], used = draw(run, z, box)
-        read_bytes += used
+        block[k] = drawing.draw(z, box)
     digests, written = [], 0
     shape = (run.shape[0], *inputs.coarse(run.uri).canvas)
     for mip in range(own_levels(run, shape) + 1):
@@ -115,4 +114,4 @@ def render_shard(box: Box, *, run_uri: str) -> Record:
             block, box = halve(block), box.coarser()
         digests.append(write(open_array(run_uri, f"{PATH}/{mip}"), box, block))
         written += int(block.nbytes)
-    return {"sha256": digests, "bytes_read": read_bytes, "bytes_written": written}
+    return {"sha256": digests, "bytes_read": drawing.bytes_read, "bytes_written": written}

@@ -1,6 +1,7 @@
-"""Print the tables of rendering in docs/performance.md: ``python -m tests.benchmarks.render.table``.
+"""Print the tables of rendering: ``python -m tests.benchmarks.render.table``.
 
-``--rounds N`` sets the number of rounds, ``--write`` puts the tables between their markers.
+``--rounds N`` sets the number of rounds, ``--write`` puts the tables between their markers in
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -69,8 +70,10 @@ def _parts(rows: list[EndToEnd]) -> str:
         f"| part | {' | '.join(row.interpolation for row in rows)} |",
         f"|---|{'--:|' * len(rows)}",
     ]
-    for part in rows[0].parts:
-        lines.append(f"| {part} | {' | '.join(f'{row.parts[part]:.2f}' for row in rows)} |")
+    lines += [
+        f"| {part} | {' | '.join(f'{row.parts[part]:.2f}' for row in rows)} |"
+        for part in rows[0].parts
+    ]
     totals = (f"{sum(row.parts.values()):.2f}" for row in rows)
     lines.append(f"| **all** | {' | '.join(totals)} |")
     return "\n".join(lines) + "\n"
