@@ -22,16 +22,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.bilinear import cells
 from alignment.errors import DataError, ShapeError
-from alignment.fields import Affine, Field, apply_affine, check_field, map_to_source
+from alignment.fields import Affine, Field, check_field, map_to_source
+from alignment.positions import Steps, check_known, extremes, in_steps, nodes_in_steps, rounded
 from alignment.resample import (
     TILE_PX,
     Grid,
     Image,
     Interpolation,
     Pixels,
-    Steps,
     kernel_px,
     resample,
     resample_at,
@@ -45,7 +44,6 @@ MARGIN_PX = 8
 tell no data from a speck, 1 for rounding."""
 
 _BLOCK_PX = 2048  # side of what is drawn at once: bounds the memory for crops and marks
-_FARTHEST_PX = 2**24
 _FARTHEST_APART_PX = 127  # in the section, of pixels that are neighbours in the result
 _LARGEST_CROP_BYTES = 2**31
 _BEYOND_PX = 2 * MARGIN_PX  # there no kernel reaches the source
@@ -99,7 +97,7 @@ def source_bounds(
         lines.append(np.r_[first, nodes[(nodes > first) & (nodes < last)], last])
     corners = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 2)
     reached = map_to_source(coarse, field, spacing_px, corners.astype(np.float64))
-    _check_known(reached)
+    check_known(reached)
     y0, x0 = np.floor(reached.min(axis=0)).astype(int) - margin_px
     y1, x1 = np.ceil(reached.max(axis=0)).astype(int) + margin_px + 1
     return int(y0), int(x0), int(y1), int(x1)
@@ -150,8 +148,8 @@ def warp(
         for x in range(0, shape_yx[1], _BLOCK_PX):
             block = result[y : y + _BLOCK_PX, x : x + _BLOCK_PX]
             start = (start_yx[0] + y, start_yx[1] + x)
-            nodes, offset = _nodes_in_steps(coarse, field, spacing_px, start, block.shape)
-            low, high = _extremes(nodes, spacing_px, offset, block.shape)
+            nodes, offset = nodes_in_steps(coarse, field, spacing_px, start, block.shape)
+            low, high = extremes(nodes, spacing_px, offset, block.shape)
             cropped = _crop(source, source_origin, low, high, block.shape)
             pixels = None if cropped is None else Pixels.of(cropped[0], interpolation)
             if cropped is None or pixels is None:
@@ -202,8 +200,8 @@ def warp_affine[T: (np.uint8, np.float32)](
             tile = result[top : top + TILE_PX, left : left + TILE_PX]
             y = start_yx[0] + top + np.arange(tile.shape[0], dtype=np.float64)
             x = start_yx[1] + left + np.arange(tile.shape[1], dtype=np.float64)
-            rows = _in_steps(coarse[:, 0, None] * y + coarse[:, 2, None])
-            steps = _rounded(rows[..., None] + _in_steps(coarse[:, 1, None] * x)[:, None])
+            rows = in_steps(coarse[:, 0, None] * y + coarse[:, 2, None])
+            steps = rounded(rows[..., None] + in_steps(coarse[:, 1, None] * x)[:, None])
             low, high = steps.min(axis=(1, 2)), steps.max(axis=(1, 2))
             cropped = _crop(image, source_origin, low, high, tile.shape)
             if cropped is not None:
@@ -211,63 +209,6 @@ def warp_affine[T: (np.uint8, np.float32)](
                 steps -= np.array(origin, np.int32)[:, None, None] << BITS
                 tile[:] = _sample(crop, steps, interpolation)
     return result
-
-
-def _nodes_in_steps(
-    coarse: Affine,
-    field: Field,
-    spacing_px: int,
-    start_yx: tuple[int, int],
-    shape_yx: tuple[int, ...],
-) -> tuple[NDArray[np.float64], tuple[int, int]]:
-    """Return where the corners of a box's cells lie in the section, (2, my, mx), in steps.
-
-    And where in the first cell the box begins, px.
-    """
-    values, first, offset = cells(field, spacing_px, start_yx, (shape_yx[0], shape_yx[1]))
-    _, my, mx = values.shape
-    at = np.indices((my, mx), np.float64) + np.array(first, np.float64)[:, None, None]
-    points = (at * spacing_px + values).reshape(2, -1).T
-    return _in_steps(apply_affine(coarse, points).T.reshape(2, my, mx)), offset
-
-
-def _extremes(
-    nodes: NDArray[np.float64],
-    spacing_px: int,
-    offset_yx: tuple[int, int],
-    shape_yx: tuple[int, ...],
-) -> tuple[Steps, Steps]:
-    """Return the least and the largest position of a box, (2,) each, in steps.
-
-    They lie on the corners of its cells, clipped to the box.
-    """
-    for axis, (first, n) in enumerate(zip(offset_yx, shape_yx, strict=True), start=1):
-        last = first + n - 1
-        lines = np.r_[first, np.arange(spacing_px, last, spacing_px), last]
-        cell, px = np.divmod(lines, spacing_px)
-        share = (px / spacing_px)[:, None] if axis == 1 else px / spacing_px
-        before, after = np.take(nodes, cell, axis), np.take(nodes, cell + 1, axis)
-        nodes = before + (after - before) * share
-    corners = _rounded(nodes)
-    return corners.min(axis=(1, 2)), corners.max(axis=(1, 2))
-
-
-def _in_steps(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Express positions in steps of 1/32 px; far ones stop at the farthest."""
-    _check_known(positions)
-    limit = _FARTHEST_PX * STEPS
-    return np.clip(positions * STEPS, -limit, limit)
-
-
-def _rounded(steps: NDArray[np.float64]) -> Steps:
-    return np.rint(steps, out=steps).astype(np.int32)
-
-
-def _check_known(positions: NDArray[np.float64]) -> None:
-    if not np.isfinite(positions).all():
-        raise DataError(
-            "the field or the coarse affine is not finite here; only relaxed fields can be rendered"
-        )
 
 
 def _crop[T: (np.uint8, np.float32)](

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from alignment import native
 from alignment.bilinear import upsample
 from alignment.errors import ConfigError
+from alignment.positions import Steps
 from alignment.weights import BITS, ONE, STEPS, WIDTHS, reach, table
 
 Interpolation = Literal["nearest", "linear", "cubic", "lanczos"]
 Image = NDArray[np.uint8]
-Steps = NDArray[np.int32]
 
 SPECK_PX = 4
 """Side of the smallest square of zeros that is no data."""

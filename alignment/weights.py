@@ -5,11 +5,12 @@ A position lies at `part` / 32 px behind a pixel, along y and x. Its weights are
 both exactly: flat tissue stays flat, and a ramp of grey is sampled where it is asked for.
 
 - Cubic is R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE Trans.
-  Acoust. Speech Signal Process. 29(6), 1981, with a = -1/2, the only one of the family that
-  reproduces parabolas. OpenCV's a = -3/4 is a little sharper and moves ramps by up to 0.05 px.
+  Acoust. Speech Signal Process. 29(6), 1981, with a = -3/4, as in OpenCV.
 - Lanczos is the sinc windowed by its own main lobe, four px to each side (C. E. Duchon, J. Appl.
-  Meteorol. 18(8), 1979). By itself it neither adds up to 1 nor keeps ramps; a smooth bump, itself
-  and times the distance, is added until it does. That changes no weight by more than 0.003.
+  Meteorol. 18(8), 1979).
+
+By themselves these move ramps by up to 0.05 and 0.015 px. They get the smallest change, in the sum
+of squares, that stops it; that leaves less error in textures of every grain, too.
 """
 
 from __future__ import annotations
@@ -63,18 +64,17 @@ def _line(width: int) -> NDArray[np.float64]:
     part = np.arange(STEPS)[:, None] / STEPS
     t = np.arange(width) - reach(width)[0] - part
     if width == 2:
-        return 1 - np.abs(t)
-    if width == 4:
-        d = np.abs(t)
-        return np.where(d <= 1, (1.5 * d - 2.5) * d**2 + 1, ((2.5 - 0.5 * d) * d - 4) * d + 2)
-    bump = np.sinc(t / 4) ** 2
-    line = np.sinc(t) * np.sinc(t / 4)
-    moments = np.stack(
-        [[bump.sum(1), (bump * t).sum(1)], [(bump * t).sum(1), (bump * t**2).sum(1)]]
-    )
-    lacking = np.stack([1 - line.sum(1), -(line * t).sum(1)], axis=1)
-    a, b = np.linalg.solve(np.moveaxis(moments, 2, 0), lacking[..., None])[..., 0].T
-    return np.asarray(line + bump * (a[:, None] + b[:, None] * t))
+        line = 1 - np.abs(t)
+    elif width == 4:
+        a, d = -0.75, np.abs(t)
+        inner, outer = ((a + 2) * d - (a + 3)) * d**2 + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+        line = np.where(d <= 1, inner, outer)
+    else:
+        line = np.sinc(t) * np.sinc(t / 4)
+    lacks, moment = 1 - line.sum(1, keepdims=True), -(line * t).sum(1, keepdims=True)
+    middle = t.mean(1, keepdims=True)
+    slope = (moment - lacks * middle) / ((t - middle) ** 2).sum(1, keepdims=True)
+    return np.asarray(line + lacks / width + slope * (t - middle))
 
 
 def _keep_moments(weights: NDArray[np.int64], sums: NDArray[np.int64], before: int) -> None:

@@ -76,7 +76,8 @@ def test_every_width_of_vectors_gives_the_same_bytes(interpolation, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("interpolation", "most", "mean"), [("linear", 1, 0.02), ("lanczos", 1, 0.15)]
+    ("interpolation", "most", "mean"),
+    [("linear", 1, 0.02), ("cubic", 3, 0.5), ("lanczos", 1, 0.15)],
 )
 def test_opencv_gives_nearly_the_same(interpolation, most, mean):
     random = np.random.default_rng(3)
@@ -86,13 +87,22 @@ def test_opencv_gives_nearly_the_same(interpolation, most, mean):
     steps = np.stack([x // 30 + y + 500, x - y // 30 + 700])
     shown = resample_at(Pixels.of(source, interpolation), steps, interpolation)
     at = (steps / STEPS).astype(np.float32)
-    flag = {"linear": cv2.INTER_LINEAR, "lanczos": cv2.INTER_LANCZOS4}[interpolation]
-    theirs = cv2.remap(source, at[1], at[0], flag)
+    flags = {
+        "linear": cv2.INTER_LINEAR,
+        "cubic": cv2.INTER_CUBIC,
+        "lanczos": cv2.INTER_LANCZOS4,
+    }
+    theirs = cv2.remap(source, at[1], at[0], flags[interpolation])
     differs = np.abs(shown.astype(int) - theirs)
     assert differs.max() <= most
     assert differs.mean() < mean
 
 
-def test_cubic_is_as_sharp_as_catmull_and_rom_have_it():
-    weights = table(4)[0, STEPS // 2, 1] / ONE
-    np.testing.assert_allclose(weights, [-1 / 16, 9 / 16, 9 / 16, -1 / 16], atol=2e-4)
+def test_half_way_the_kernels_are_those_of_the_literature():
+    """There they are symmetric: ramps stay in place by themselves."""
+    cubic = table(4)[0, STEPS // 2, 1] / ONE
+    np.testing.assert_allclose(cubic, np.array([-3, 19, 19, -3]) / 32, atol=1e-4)
+    t = np.arange(8) - 3.5
+    lanczos = np.sinc(t) * np.sinc(t / 4)
+    found = table(8)[0, STEPS // 2, 3] / ONE
+    np.testing.assert_allclose(found, lanczos / lanczos.sum(), atol=2e-3)
