@@ -31,8 +31,6 @@ CORE_S_PER_MPX = {
 }
 """Core-seconds per million source pixels: wall time of each stage of ``make demo`` (24 sections of
 1024 x 1024, default settings) times the workers that it kept busy."""
-
-
 PROCESS_BYTES = 95_000_000
 """A worker that has only imported the stages."""
 SHARD_COPIES = 4

@@ -114,7 +114,8 @@ struct Sampler<2> {
     }
 };
 
-// Fetches the squares of a whole strip: mixed with arithmetic, compilers build vectors piece by piece.
+// Fetches the squares of a whole strip. Mixed with arithmetic, compilers build the vectors of them
+// piece by piece, which takes twice as long.
 inline void fetch_squares(const Source& s, int n, Row& row) {
     const uint8_t* top = s.pixels;
     const uint8_t* low = s.pixels + s.stride;
@@ -163,9 +164,11 @@ void render_strip(const Source& s, const int16_t* weights, int n, Row& row, uint
         }
         Sampler<Width>::sample(s, weights, row, at, pixels + at);
         if (all & kFull) continue;
-        for (int i = at; i < at + 16; ++i)
-            if (!(marks[i] & kFull))
-                pixels[i] = marks[i] & kPart ? at_the_rim(s, row.offset[i] + centre, row.part[i]) : 0;
+        for (int i = at; i < at + 16; ++i) {
+            if (marks[i] & kFull) continue;
+            const bool rim = marks[i] & kPart;
+            pixels[i] = rim ? at_the_rim(s, row.offset[i] + centre, row.part[i]) : 0;
+        }
     }
     std::memcpy(out, pixels, n);
 }

@@ -66,7 +66,8 @@ inline Sums<16> multiply_pairs(Pairs<16> a, Pairs<16> b) {
 // Rows of `Width` pixels, one below the other, as many as 2 N pixels make.
 template <int N, int Width>
 inline Pairs<N> load_rows(const uint8_t* p, ptrdiff_t stride) {
-    using Rows = std::conditional_t<Width == 8, typename Vector<N>::Rows8, typename Vector<N>::Rows4>;
+    using Rows =
+        std::conditional_t<Width == 8, typename Vector<N>::Rows8, typename Vector<N>::Rows4>;
     using Row = std::conditional_t<Width == 8, uint64_t, uint32_t>;
     Rows rows;
 #pragma GCC unroll 8
