@@ -33,11 +33,12 @@ def measure_grey(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Grey | N
     total = counts.sum()
     if not total:
         return None
-    below = np.r_[0, np.cumsum(counts)] / total
-    edges = np.arange(257) - 0.5
-    # Levels without pixels would make the inverse ambiguous; the first of equal ones counts.
-    below, first = np.unique(below, return_index=True)
-    low, median, high = np.interp([0.1, 0.5, 0.9], below, edges[first])
+    there = np.flatnonzero(counts)
+    below = np.r_[0, np.cumsum(counts[there])] / total
+    # A level v fills v - 0.5 .. v + 0.5; between levels without pixels the quantile jumps.
+    shares = np.stack([below[:-1], below[1:]], axis=1).ravel()
+    edges = np.stack([there - 0.5, there + 0.5], axis=1).ravel()
+    low, median, high = np.interp([0.1, 0.5, 0.9], shares, edges)
     return Grey(round(float(median), 2), round(float(high - low), 2))
 
 

@@ -240,10 +240,12 @@ def _crop[T: (np.uint8, np.float32)](
     (y0, x0), (y1, x1) = np.maximum(low, 0), np.minimum(high, size)
     inside = source[y0:y1, x0:x1]
     if inside.shape == tuple(extent):
-        # The kernel counts bytes from the first pixel in 32 bits.
-        is_near = inside.shape[0] * inside.strides[0] < _LARGEST_CROP_BYTES
-        rows = inside.strides[1] == inside.itemsize
-        return (inside if is_near and rows else np.ascontiguousarray(inside)), origin
+        # The kernel counts bytes from the first pixel in 32 bits, and pixels of a row one by one.
+        row, pixel = inside.strides
+        is_plain = pixel == inside.itemsize and row >= pixel * inside.shape[1]
+        if not is_plain or row * inside.shape[0] >= _LARGEST_CROP_BYTES:
+            inside = np.ascontiguousarray(inside)
+        return inside, origin
     crop = np.zeros(extent, source.dtype)
     crop[y0 - low[0] : y1 - low[0], x0 - low[1] : x1 - low[1]] = inside
     return crop, origin

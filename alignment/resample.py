@@ -38,8 +38,8 @@ class Pixels:
     tissue: Image
     """(h, w): 1 or more where there is data."""
     marks: Image | None
-    """(h, w), bits: 1 known, 2 known or right or below a known one is, 4 all of a kernel's are.
-    None if all pixels are known."""
+    """(h, w), bits: 1 it is known; 2 it or one of those right of and below it is, its own square of
+    2 x 2; 4 all of a kernel's are. None if all pixels are known."""
 
     @classmethod
     def of(cls, image: Image, interpolation: Interpolation) -> Pixels | None:
