@@ -305,6 +305,12 @@ class RenderConfig(Config):
     """Lanczos (8 x 8 px) keeps the finest detail."""
     bridge_missing: Literal["blank", "copy"] = "blank"
     """A missing section is left black, or filled with its nearest good neighbour."""
+    masked: Literal["keep", "zero", "neighbour", "previous"] = "keep"
+    """What is shown where a section is masked (folds, cracks, dirt, no data): what is there, black,
+    or the tissue of the nearest section, before or after it or only before, that is good there."""
+    normalise: Literal["none", "section"] = "none"
+    """Grey values as they are, or with each section's median and contrast brought to the stack's,
+    measured on its valid tissue."""
 
 
 class QcConfig(Config):

@@ -12,6 +12,14 @@ _ROWS = 256
 """Of the result, made at a time: where there is little data, mending takes many times its size."""
 
 
+def halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the next level of an image (nz, ny, nx), whose odd ends have no data beside them."""
+    _, ny, nx = image.shape
+    if ny % 2 or nx % 2:
+        image = np.pad(image, ((0, 0), (0, ny % 2), (0, nx % 2)))
+    return downsample(image)
+
+
 def downsample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Average each 2 x 2 square of known pixels.
 
@@ -51,6 +59,32 @@ def downsample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
                     if not rows.all():
                         _mend(rows, halved)
     return result
+
+
+def levels_of_shard(shard: tuple[int, ...], chunk: tuple[int, ...], levels: int) -> int:
+    """Return how many levels after mip 0 a shard's own pixels fill with shards of half its side.
+
+    As long as these hold whole chunks, 4 x 4 or more: smaller objects are not worth a request.
+
+    Parameters
+    ----------
+    shard, chunk : tuple of int
+        (z, y, x) at mip 0.
+    levels : int
+        Of the pyramid, mip 0 included.
+
+    Examples
+    --------
+    >>> levels_of_shard((32, 2048, 2048), (32, 128, 128), 9)
+    2
+    """
+    filled = 0
+    while filled + 1 < levels and all(
+        s % (c << filled + 1) == 0 and s >= c << filled + 3
+        for s, c in zip(shard[1:], chunk[1:], strict=True)
+    ):
+        filled += 1
+    return filled
 
 
 def valid_at(

@@ -2,10 +2,8 @@
 
 ``aligned[a] = source[C(a + F(a))]``, with C the coarse affine and F the published field. C after a
 bilinear field is bilinear again, so source positions are computed in float64 at the nodes and
-interpolated. They are then rounded to 1/32 px, the step of OpenCV's interpolation tables, on a grid
-that belongs to the source: which box is rendered, from which crop, leaves no trace in a pixel. Of
-OpenCV's kernels cubic (a = -0.75) moves a ramp by up to 0.05 px, Lanczos by 0.015 px, linear not at
-all.
+interpolated. They are then rounded to 1/32 px on a grid that belongs to the source: which box is
+rendered, from which crop, leaves no trace in a pixel. No kernel moves a ramp (`alignment.weights`).
 
 No data is 0, in source and result alike, and the two are kept apart from black tissue:
 
@@ -18,38 +16,43 @@ No data is 0, in source and result alike, and the two are kept apart from black 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.bilinear import cells, upsample
-from alignment.errors import ConfigError, DataError, ShapeError
-from alignment.fields import Affine, Field, apply_affine, check_field, map_to_source
+from alignment.errors import DataError, ShapeError
+from alignment.fields import Affine, Field, check_field, map_to_source
+from alignment.positions import Steps, check_known, extremes, in_steps, nodes_in_steps, rounded
+from alignment.resample import (
+    TILE_PX,
+    Grid,
+    Image,
+    Interpolation,
+    Pixels,
+    kernel_px,
+    resample,
+    resample_at,
+)
+from alignment.weights import BITS, STEPS
 
-Interpolation = Literal["nearest", "linear", "cubic", "lanczos"]
-Image = NDArray[np.uint8]
-Steps = NDArray[np.int32]
+__all__ = ["MARGIN_PX", "Interpolation", "source_bounds", "warp", "warp_affine"]
 
 MARGIN_PX = 8
 """Source px around the sampled positions on which a result depends: 4 of the widest kernel, 3 to
 tell no data from a speck, 1 for rounding."""
 
-_BITS = 5  # of a position below the px
-_STEPS_PER_PX = 2**_BITS
-_SPECK_PX = 4
-_TILE_PX = 256  # a tile's positions and source stay in cache, and within OpenCV's 16-bit positions
-_FARTHEST_PX = 2**24
-_LARGEST_CROP_PX = 2**15 - 1
+_BLOCK_PX = 2048  # side of what is drawn at once: bounds the memory for crops and marks
+_FARTHEST_APART_PX = 127  # in the section, of pixels that are neighbours in the result
+_LARGEST_CROP_BYTES = 2**31
+_BEYOND_PX = 2 * MARGIN_PX  # there no kernel reaches the source
 _FLAGS = {
     "nearest": cv2.INTER_NEAREST,
     "linear": cv2.INTER_LINEAR,
     "cubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
 }
-_REACH = {"linear": (0, 1), "cubic": (1, 2), "lanczos": (3, 4)}  # px before and after the position
 
 
 def source_bounds(
@@ -94,7 +97,7 @@ def source_bounds(
         lines.append(np.r_[first, nodes[(nodes > first) & (nodes < last)], last])
     corners = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 2)
     reached = map_to_source(coarse, field, spacing_px, corners.astype(np.float64))
-    _check_known(reached)
+    check_known(reached)
     y0, x0 = np.floor(reached.min(axis=0)).astype(int) - margin_px
     y1, x1 = np.ceil(reached.max(axis=0)).astype(int) + margin_px + 1
     return int(y0), int(x0), int(y1), int(x1)
@@ -139,16 +142,22 @@ def warp(
     if source.ndim != 2 or source.dtype != np.uint8:
         raise ShapeError(f"source must be uint8 (h, w); got {source.dtype} {source.shape}")
     check_field(field)
-
-    def positions(start: tuple[int, int], shape: tuple[int, int]) -> Steps:
-        values, first, offset = cells(field, spacing_px, start, shape)
-        _, my, mx = values.shape
-        at = np.indices((my, mx), np.float64) + np.array(first, np.float64)[:, None, None]
-        points = (at * spacing_px + values).reshape(2, -1).T
-        corners = _in_steps(apply_affine(coarse, points).T.reshape(2, my, mx))
-        return _rounded(upsample(corners, spacing_px, offset, shape))
-
-    return _render(source, source_origin, positions, start_yx, shape_yx, interpolation)
+    kernel_px(interpolation)
+    result = np.empty(shape_yx, np.uint8)
+    for y in range(0, shape_yx[0], _BLOCK_PX):
+        for x in range(0, shape_yx[1], _BLOCK_PX):
+            block = result[y : y + _BLOCK_PX, x : x + _BLOCK_PX]
+            start = (start_yx[0] + y, start_yx[1] + x)
+            nodes, offset = nodes_in_steps(coarse, field, spacing_px, start, block.shape)
+            low, high = extremes(nodes, spacing_px, offset, block.shape)
+            cropped = _crop(source, source_origin, low, high, block.shape)
+            pixels = None if cropped is None else Pixels.of(cropped[0], interpolation)
+            if cropped is None or pixels is None:
+                block[:] = 0
+            else:
+                grid = Grid(nodes, spacing_px, offset, cropped[1])
+                resample(pixels, grid, interpolation, out=block)
+    return result
 
 
 def warp_affine[T: (np.uint8, np.float32)](
@@ -184,148 +193,77 @@ def warp_affine[T: (np.uint8, np.float32)](
             "Convert a mask to uint8, half floats to float32"
         )
 
-    def positions(start: tuple[int, int], shape: tuple[int, int]) -> Steps:
-        y, x = (
-            first + np.arange(n, dtype=np.float64) for first, n in zip(start, shape, strict=True)
-        )
-        rows = coarse[:, 0, None] * y + coarse[:, 2, None]
-        return _rounded(_in_steps(rows)[..., None] + _in_steps(coarse[:, 1, None] * x)[:, None])
-
-    return _render(image, source_origin, positions, start_yx, shape_yx, interpolation)
-
-
-def _render[T: (np.uint8, np.float32)](
-    source: NDArray[T],
-    origin: tuple[int, int],
-    positions: Callable[[tuple[int, int], tuple[int, int]], Steps],
-    start_yx: tuple[int, int],
-    shape_yx: tuple[int, int],
-    interpolation: Interpolation,
-) -> NDArray[T]:
-    """Fill a box tile by tile; `positions` says where in the section a tile's pixels lie."""
-    if interpolation not in _FLAGS:
-        raise ConfigError(
-            f"render.interpolation must be one of {', '.join(_FLAGS)}; got {interpolation!r}"
-        )
-    result = np.zeros(shape_yx, source.dtype)
-    for y in range(0, shape_yx[0], _TILE_PX):
-        for x in range(0, shape_yx[1], _TILE_PX):
-            tile = result[y : y + _TILE_PX, x : x + _TILE_PX]
-            steps = positions((start_yx[0] + y, start_yx[1] + x), (tile.shape[0], tile.shape[1]))
-            steps -= np.array(origin, np.int32)[:, None, None] << _BITS
-            crop, steps = _crop(source, steps)
-            if crop.any():
+    kernel_px(interpolation)
+    result = np.zeros(shape_yx, image.dtype)
+    for top in range(0, shape_yx[0], TILE_PX):
+        for left in range(0, shape_yx[1], TILE_PX):
+            tile = result[top : top + TILE_PX, left : left + TILE_PX]
+            y = start_yx[0] + top + np.arange(tile.shape[0], dtype=np.float64)
+            x = start_yx[1] + left + np.arange(tile.shape[1], dtype=np.float64)
+            rows = in_steps(coarse[:, 0, None] * y + coarse[:, 2, None])
+            steps = rounded(rows[..., None] + in_steps(coarse[:, 1, None] * x)[:, None])
+            low, high = steps.min(axis=(1, 2)), steps.max(axis=(1, 2))
+            cropped = _crop(image, source_origin, low, high, tile.shape)
+            if cropped is not None:
+                crop, origin = cropped
+                steps -= np.array(origin, np.int32)[:, None, None] << BITS
                 tile[:] = _sample(crop, steps, interpolation)
     return result
 
 
-def _in_steps(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Express positions in steps of 1/32 px; far ones stop at the farthest."""
-    _check_known(positions)
-    limit = _FARTHEST_PX * _STEPS_PER_PX
-    return np.clip(positions * _STEPS_PER_PX, -limit, limit)
+def _crop[T: (np.uint8, np.float32)](
+    source: NDArray[T],
+    source_origin: tuple[int, int],
+    least: Steps,
+    largest: Steps,
+    shape_yx: tuple[int, ...],
+) -> tuple[NDArray[T], tuple[int, int]] | None:
+    """Cut out what positions need with its margin, 0 outside the source.
 
-
-def _rounded(steps: NDArray[np.float64]) -> Steps:
-    return np.rint(steps, out=steps).astype(np.int32)
-
-
-def _check_known(positions: NDArray[np.float64]) -> None:
-    if not np.isfinite(positions).all():
+    Returns the crop, a view of the source where it lies inside, and its place in the section; None
+    if no kernel reaches the source.
+    """
+    low, high = (least >> BITS) - MARGIN_PX, (largest >> BITS) + MARGIN_PX + 1
+    size, first = np.array(source.shape), np.array(source_origin)
+    low, high = low - first, high - first
+    if (high <= 0).any() or (low >= size).any():
+        return None
+    low, high = np.maximum(low, -_BEYOND_PX), np.minimum(high, size + _BEYOND_PX)
+    extent = high - low
+    most = _FARTHEST_APART_PX * max(TILE_PX, *shape_yx)
+    if extent.max() > most or int(extent.prod()) * source.itemsize >= _LARGEST_CROP_BYTES:
         raise DataError(
-            "the field or the coarse affine is not finite here; only relaxed fields can be rendered"
-        )
-
-
-def _crop[T: (np.uint8, np.float32)](source: NDArray[T], steps: Steps) -> tuple[NDArray[T], Steps]:
-    """Cut out what positions need with its margin, 0 outside the source; and shift them to it."""
-    size = np.array(source.shape)[:, None, None]
-    # Beyond this no kernel reaches the source.
-    beyond = 2 * MARGIN_PX
-    low, high = steps.min(axis=(1, 2)) >> _BITS, steps.max(axis=(1, 2)) >> _BITS
-    if low.min() < -beyond or (high - source.shape).max() >= beyond:
-        steps = np.clip(steps, -beyond << _BITS, (size + beyond) << _BITS)
-        low, high = steps.min(axis=(1, 2)) >> _BITS, steps.max(axis=(1, 2)) >> _BITS
-    low, high = low - MARGIN_PX, high + MARGIN_PX + 1
-    if (high - low).max() > _LARGEST_CROP_PX:
-        raise DataError(
-            f"{steps.shape[1:]} neighbouring px need {tuple(high - low)} px of the source; the "
+            f"{shape_yx} neighbouring px need {tuple(extent.tolist())} px of the source; the "
             "section's coarse affine or its field is wrong"
         )
-    (y0, x0), (y1, x1) = np.clip(low, 0, source.shape), np.clip(high, 0, source.shape)
-    crop = np.zeros(high - low, source.dtype)
-    crop[y0 - low[0] : y1 - low[0], x0 - low[1] : x1 - low[1]] = source[y0:y1, x0:x1]
-    return crop, steps - (low.astype(np.int32) << _BITS)[:, None, None]
+    origin = (int(low[0] + first[0]), int(low[1] + first[1]))
+    (y0, x0), (y1, x1) = np.maximum(low, 0), np.minimum(high, size)
+    inside = source[y0:y1, x0:x1]
+    if inside.shape == tuple(extent):
+        # The kernel counts bytes from the first pixel in 32 bits, and pixels of a row one by one.
+        row, pixel = inside.strides
+        is_plain = pixel == inside.itemsize and row >= pixel * inside.shape[1]
+        if not is_plain or row * inside.shape[0] >= _LARGEST_CROP_BYTES:
+            inside = np.ascontiguousarray(inside)
+        return inside, origin
+    crop = np.zeros(extent, source.dtype)
+    crop[y0 - low[0] : y1 - low[0], x0 - low[1] : x1 - low[1]] = inside
+    return crop, origin
 
 
 def _sample(image: NDArray[Any], steps: Steps, interpolation: Interpolation) -> NDArray[Any]:
-    """Interpolate an image (h, w) at positions (2, ny, nx), whose kernels all lie in it."""
+    """Interpolate an image at positions (2, ny, nx), in steps from its first pixel."""
+    if image.dtype == np.uint8:
+        pixels = Pixels.of(image, interpolation)
+        if pixels is None:
+            return np.zeros(steps.shape[1:], np.uint8)
+        return resample_at(pixels, steps, interpolation)
+    # OpenCV's own kernels serve for features, and its positions have 16 bits.
+    whole, part = steps >> BITS, steps & (STEPS - 1)
     if interpolation == "nearest":
-        steps = steps + _STEPS_PER_PX // 2
+        whole, part = (steps + STEPS // 2) >> BITS, np.zeros((2, 0, 0), np.int32)
     at = np.empty((*steps.shape[1:], 2), np.int16)
-    at[..., 0], at[..., 1] = steps[1] >> _BITS, steps[0] >> _BITS  # OpenCV's order: x, y
-    part = steps & (_STEPS_PER_PX - 1)
-    shares = ((part[0] << _BITS) + part[1]).astype(np.uint16)
-    if image.dtype != np.uint8:
-        return _remap(image, at, shares, interpolation)
-    if image.all():
-        return np.maximum(_remap(image, at, shares, interpolation), 1)
-    known = _known(image)
-    tissue = np.maximum(image, known)
-    pixels = _remap(tissue, at, shares, interpolation)
-    if interpolation == "nearest":
-        return pixels
-    pixels = np.maximum(pixels, 1)
-    safe = _remap(_least(known, *_REACH[interpolation]), at, shares, "nearest")
-    some = _remap(_most(known, 0, 1), at, shares, "nearest")
-    pixels[some == 0] = 0
-    rim = some > safe
-    pixels[rim] = _mean_of_known(tissue, known, steps[:, rim] >> _BITS, part[:, rim])
-    return pixels
-
-
-def _remap(
-    image: NDArray[Any],
-    at: NDArray[np.int16],
-    shares: NDArray[np.uint16],
-    interpolation: Interpolation,
-) -> NDArray[Any]:
-    # Nearest neighbours take the whole px of the positions; the shares must then be empty.
-    table = np.empty((0, 0), np.uint16) if interpolation == "nearest" else shares
-    return cv2.remap(image, at, table, _FLAGS[interpolation])
-
-
-def _known(image: Image) -> Image:
-    """Return 1 where there is data: all but squares of zeros, which may overlap."""
-    zero = (image == 0).astype(np.uint8)
-    return 1 - _most(_least(zero, 0, _SPECK_PX - 1), _SPECK_PX - 1, 0)
-
-
-def _least(mask: Image, before: int, after: int) -> Image:
-    """Minimum over the px from `before` before to `after` after each, along both axes."""
-    least = cv2.erode(mask, _square(before + after + 1), anchor=(before, before))
-    return np.asarray(least, dtype=np.uint8)
-
-
-def _most(mask: Image, before: int, after: int) -> Image:
-    """Maximum, likewise."""
-    most = cv2.dilate(mask, _square(before + after + 1), anchor=(before, before))
-    return np.asarray(most, dtype=np.uint8)
-
-
-def _square(side: int) -> Image:
-    return np.ones((side, side), np.uint8)
-
-
-def _mean_of_known(tissue: Image, known: Image, whole: Steps, part: Steps) -> Image:
-    """Linear interpolation (n,) between known pixels only; 0 where these have less than half."""
-    total, weight = np.zeros(whole.shape[1], np.int64), np.zeros(whole.shape[1], np.int64)
-    for dy in (0, 1):
-        for dx in (0, 1):
-            y, x = whole[0] + dy, whole[1] + dx
-            share = np.abs(_STEPS_PER_PX * (1 - dy) - part[0]).astype(np.int64)
-            share *= np.abs(_STEPS_PER_PX * (1 - dx) - part[1]) * known[y, x]
-            total += share * tissue[y, x]
-            weight += share
-    mean = (2 * total + weight) // np.maximum(2 * weight, 1)
-    return np.where(2 * weight >= _STEPS_PER_PX**2, mean, 0).astype(np.uint8)
+    for k, axis in enumerate((1, 0)):  # x, y
+        np.clip(whole[axis], 0, image.shape[axis] - 1, out=at[..., k], casting="unsafe")
+    shares = ((part[0] << BITS) + part[1]).astype(np.uint16)
+    return np.asarray(cv2.remap(image, at, shares, _FLAGS[interpolation]))

@@ -54,6 +54,22 @@ class Box:
         (z0, y0, x0), (z1, y1, x1) = self.start, self.stop
         return Box((z0, 2 * y0, 2 * x0), (z1, 2 * y1, 2 * x1), self.mip - 1)
 
+    def coarser(self) -> Box:
+        """Return the box of mip + 1 that shows the same tissue; it must begin at even y and x.
+
+        >>> Box((7, 4, 8), (8, 7, 16), mip=0).coarser()
+        Box(start=(7, 2, 4), stop=(8, 4, 8), mip=1)
+
+        Raises
+        ------
+        ChunkGridError
+            If it does not: another box would hold the rest of its first pixel.
+        """
+        (z0, y0, x0), (z1, y1, x1) = self.start, self.stop
+        if y0 % 2 or x0 % 2:
+            raise ChunkGridError(f"{self} begins within a pixel of mip {self.mip + 1}")
+        return Box((z0, y0 // 2, x0 // 2), (z1, -(-y1 // 2), -(-x1 // 2)), self.mip + 1)
+
     def grow(self, halo: ZYX) -> Box:
         """Return the box with a margin on both sides of each axis; it may leave the array."""
         start = tuple(a - h for a, h in zip(self.start, halo, strict=True))

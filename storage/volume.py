@@ -63,6 +63,7 @@ def create_image(
     resolution_nm: tuple[float, float, float],
     mips: int,
     name: str,
+    halved: int = 0,
 ) -> list[Array]:
     """Create an OME-Zarr 0.5 pyramid of uint8 images; each level halves y and x, not z.
 
@@ -76,6 +77,9 @@ def create_image(
         Voxel size of mip 0, (z, y, x).
     mips : int
         Number of levels, at least 1.
+    halved : int
+        Levels after mip 0 whose shards are halved in y and x with the image: one of their shards
+        shows the tissue of one shard of mip 0. Those of the others have the size of `shard`.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def create_image(
             str(mip),
             shape=level_shape(shape, mip),
             chunk=chunk,
-            shard=shard,
+            shard=_halved(shard, mip) if shard and mip <= halved else shard,
             dtype=np.uint8,
             fill_value=0,
             dimension_names=AXES,
@@ -107,6 +111,10 @@ def create_image(
     attributes = ome_attributes(name=name, resolution_nm=resolution_nm, mips=mips)
     store.create_json(store.join(uri, "zarr.json"), group_document(attributes))
     return arrays
+
+
+def _halved(shard: ZYX, mip: int) -> ZYX:
+    return shard[0], shard[1] >> mip, shard[2] >> mip
 
 
 def read(array: Array, box: Box) -> NDArray[Any]:

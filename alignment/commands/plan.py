@@ -9,8 +9,10 @@ from typing import Any
 from alignment.config import PipelineConfig
 from alignment.errors import ConfigError
 from alignment.match import CHANNELS
+from alignment.pyramid import levels_of_shard
 from alignment.runs import DEFAULT_RESOLUTION_NM, pyramid_levels
-from storage.grid import ZYX
+from storage.grid import ZYX, cut_grid
+from storage.ome import level_shape
 from storage.sections import open_source
 
 MAX_UNITS_PER_STAGE = 100_000
@@ -29,6 +31,11 @@ CORE_S_PER_MPX = {
 }
 """Core-seconds per million source pixels: wall time of each stage of ``make demo`` (24 sections of
 1024 x 1024, default settings) times the workers that it kept busy."""
+PROCESS_BYTES = 95_000_000
+"""A worker that has only imported the stages."""
+SHARD_COPIES = 4
+"""A shard that is written: its voxels, and as large because raw EM hardly compresses, its chunks,
+these in one piece, and in the order that their content decides (`storage.shards`)."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,8 @@ def plan(source: str, config: PipelineConfig) -> Plan:
         * ceil(ceil(nx / 2**k) / layout.section_shard_px)
         for k in range(levels)
     )
-    shards = prod(ceil(n / s) for n, s in zip(opened.shape, layout.aligned_shard, strict=True))
+    shards = [_shards(opened.shape, config, mip) for mip in range(levels)]
+    own = 1 + levels_of_shard(layout.aligned_shard, layout.aligned_chunk, levels)
     match = config.match
     finest = match.levels[-1]
     spacing = finest.node_spacing_px * 2**finest.mip
@@ -107,11 +115,11 @@ def plan(source: str, config: PipelineConfig) -> Plan:
         "match": (pairs * blocks, pairs * blocks, pairs * nodes * match_bytes),
         "filter": (nz, 2 * pairs, pairs * nodes * (match_bytes + 2)),
         "relax": (1, 2 * nz, nz * mesh_nodes * 12),
-        "render": (shards, shards, voxels),
+        "render": (shards[0], own * shards[0], sum(at(k) for k in range(own))),
         "pyramid": (
-            sum(ceil(shards / 4**k) for k in range(1, levels)),
-            sum(ceil(shards / 4**k) for k in range(1, levels)),
-            sum(at(k) for k in range(1, levels)),
+            sum(shards[own:]),
+            sum(shards[own:]),
+            sum(at(k) for k in range(own, levels)),
         ),
         "qc": (nz + 1, 2 * nz + 2, 2 * at(6) * 4),
     }
@@ -126,7 +134,27 @@ def plan(source: str, config: PipelineConfig) -> Plan:
                 f"{MAX_UNITS_PER_STAGE:,}. Raise volume.section_shard_px, volume.aligned_shard or "
                 "match.levels[-1].node_spacing_px, or align the volume in parts along z."
             )
-    # A renderer holds its shard and one section's part; relaxing holds the whole mesh's system.
-    peak = max(2 * prod(layout.aligned_shard), 6 * ny * nx, nz * mesh_nodes * 2 * 1200)
+    rendering = render_bytes(opened.shape, config)
+    # Relaxing holds the whole mesh's system.
+    peak = max(rendering, 6 * ny * nx, nz * mesh_nodes * 2 * 1200)
     resolution = config.volume.resolution_nm or opened.resolution_nm or DEFAULT_RESOLUTION_NM
     return Plan(source, opened.shape, resolution, stages, peak)
+
+
+def render_bytes(shape: ZYX, config: PipelineConfig) -> int:
+    """Return the peak memory of a process that renders shards of a volume (z, y, x).
+
+    It holds the shard, what writing it takes, and one section at a time: the field, and the part
+    that the shard shows, as it came, drawn, and with what tells data from no data.
+    """
+    layout = config.volume
+    chunk, shard = cut_grid(shape, layout.aligned_chunk, layout.aligned_shard)
+    nz, ny, nx = shard or chunk
+    nodes = prod(ceil(n / config.relax.node_spacing_px) + 1 for n in shape[1:])
+    return PROCESS_BYTES + SHARD_COPIES * nz * ny * nx + 4 * ny * nx + 3 * 8 * nodes
+
+
+def _shards(shape: ZYX, config: PipelineConfig, mip: int) -> int:
+    """Return how many objects a level that stage "pyramid" makes has."""
+    sizes = zip(level_shape(shape, mip), config.volume.aligned_shard, strict=True)
+    return prod(ceil(n / s) for n, s in sizes)

@@ -1,26 +1,35 @@
-"""Stage "render": the source resampled once, straight into the aligned volume."""
+"""Stage "render": the source resampled once, straight into the aligned volume.
+
+A shard is drawn section by section. What it holds fills whole shards of the next levels too, of
+half the side each (`pyramid.levels_of_shard`), which are written in the same pass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from alignment.render import source_bounds, warp
+from alignment.intensity import Grey, common_grey, measure_grey
+from alignment.pyramid import halve, levels_of_shard
 from alignment.runs import Run, load, pyramid_levels
 from alignment.stages import inputs
-from alignment.stages.slabreads import relaxed
-from alignment.stages.units import Phase, Record, Ref
-from storage.grid import Box, tile
+from alignment.stages.drawn import COMMON_GREY, Drawing, grey_of, reads, shown_section, substitutes
+from alignment.stages.units import Phase, Record, Ref, Section, Whole
+from storage.commit import records
+from storage.grid import ZYX, Box, tile
 from storage.store import join
-from storage.volume import create_image, open_array, read, write
+from storage.volume import create_image, open_array, write
 
 PATH = "aligned"
 
 
 def phases(run: Run) -> Iterator[Phase]:
-    """Yield one phase over the shards of the aligned volume."""
+    """Yield the sections' grey values, if they are wanted, then the shards of the volume."""
+    if run.config.render.normalise != "none":
+        sections = [Section(z) for z in inputs.present(run)]
+        yield Phase("grey", sections, measure_section, reads_section, ("masks",))
+        yield Phase("common", [Whole()], find_common, reads_grey)
     layout = run.config.volume
     shape = (run.shape[0], *inputs.coarse(run.uri).canvas)
     levels = create_image(
@@ -31,67 +40,78 @@ def phases(run: Run) -> Iterator[Phase]:
         resolution_nm=run.resolution_nm,
         mips=pyramid_levels(shape),
         name="aligned",
+        halved=own_levels(run, shape),
     )
     units = list(tile(shape, levels[0].shards or levels[0].chunks, mip=0))
     yield Phase("shards", units, render_shard, reads_sections, ("render", "relax"))
 
 
+def own_levels(run: Run, shape: ZYX) -> int:
+    """Return how many levels after mip 0 the shards of the aligned volume fill by themselves."""
+    layout = run.config.volume
+    return levels_of_shard(layout.aligned_shard, layout.aligned_chunk, pyramid_levels(shape))
+
+
+def layout_fact(run: Run) -> str:
+    """Return how the aligned volume is cut into objects, as an input."""
+    layout = run.config.volume
+    return f"chunks of {layout.aligned_chunk} in shards of {layout.aligned_shard}"
+
+
+def reads_section(unit: Section, *, run_uri: str) -> list[Ref]:
+    """Return the section and its valid part."""
+    return [inputs.ingested(unit.z), inputs.masked(unit.z)]
+
+
+def measure_section(unit: Section, *, run_uri: str) -> Record:
+    """Measure brightness and contrast of a section's valid tissue."""
+    run = load(run_uri)
+    mip = run.config.masks.mip
+    image = inputs.section(run, unit.z, mip)
+    grey = measure_grey(image, inputs.valid(run, unit.z, mip))
+    if grey is None:  # a present section without valid tissue: nothing is known, nothing changes
+        return {"z": unit.z, "median": None, "spread": None}
+    return {"z": unit.z, **grey._asdict()}
+
+
+def reads_grey(_: Whole, *, run_uri: str) -> list[Ref | str]:
+    """Return the grey of all sections."""
+    return [*(grey_of(z) for z in inputs.present(load(run_uri))), inputs.missing_fact(run_uri)]
+
+
+def find_common(_: Whole, *, run_uri: str) -> Record:
+    """Find the grey that all sections shall have."""
+    found = records.read_records(run_uri, "render", "grey").values()
+    known = [Grey(r["median"], r["spread"]) for r in found if r["median"] is not None]
+    return dict(common_grey(known)._asdict()) if known else {"median": None, "spread": None}
+
+
 def reads_sections(box: Box, *, run_uri: str) -> list[Ref | str]:
     """Return the sections that a shard shows, with the fields and places that move them."""
     run = load(run_uri)
-    shown = {shown_section(run, z) for z in range(box.start[0], box.stop[0])}
-    sources = sorted(z for z in shown if z is not None)
-    fields = [relaxed(run, z) for z in sources]
-    sections = [inputs.ingested(z) for z in sources]
-    return [*sections, *fields, inputs.PLACED, inputs.missing_fact(run_uri)]
+    used: set[int] = set()
+    for z in range(box.start[0], box.stop[0]):
+        shown = shown_section(run, z)
+        if shown is not None:
+            used |= {shown, *substitutes(run, z, shown)}
+    common = [COMMON_GREY] if run.config.render.normalise != "none" else []
+    sections = [ref for z in sorted(used) for ref in reads(run, z)]
+    facts = [inputs.missing_fact(run_uri), layout_fact(run)]
+    return [*sections, *common, inputs.PLACED, *facts]
 
 
 def render_shard(box: Box, *, run_uri: str) -> Record:
-    """Write one shard of the aligned volume."""
+    """Write one shard of the aligned volume, and those of the next levels that it fills."""
     run = load(run_uri)
-    block = np.zeros(box.shape, np.uint8)
-    read_bytes = 0
+    drawing = Drawing(run)
+    block = np.empty(box.shape, np.uint8)
     for k, z in enumerate(range(box.start[0], box.stop[0])):
-        source_z = shown_section(run, z)
-        if source_z is not None:
-            block[k], used = _render(run, z, source_z, box)
-            read_bytes += used
-    digest = write(open_array(run_uri, f"{PATH}/0"), box, block)
-    return {"sha256": digest, "bytes_read": read_bytes, "bytes_written": int(block.nbytes)}
-
-
-def shown_section(run: Run, z: int) -> int | None:
-    """Return the section drawn at z: its own, for a missing one the nearest, or none."""
-    gone = inputs.missing(run.uri)
-    if z not in gone:
-        return z
-    if run.config.render.bridge_missing == "blank":
-        return None
-    return min(inputs.present(run), key=lambda other: (abs(other - z), other))
-
-
-def _render(run: Run, z: int, source_z: int, box: Box) -> tuple[NDArray[np.uint8], int]:
-    _, y0, x0 = box.start
-    _, ny, nx = box.shape
-    matrix = inputs.coarse(run.uri).matrices[source_z]
-    field = inputs.read_row(open_array(run.uri, "fields"), source_z)
-    spacing = run.config.relax.node_spacing_px
-    bounds = source_bounds(matrix, field, spacing, (y0, x0), (ny, nx))
-    sections = open_array(run.uri, "sections/0")
-    needed = Box((source_z, bounds[0], bounds[1]), (source_z + 1, bounds[2], bounds[3]), 0)
-    inside = needed.clip(sections.shape)
-    if 0 in inside.shape:
-        return np.zeros((ny, nx), np.uint8), 0
-    source = read(sections, inside)[0]
-    origin = (inside.start[1], inside.start[2])
-    drawn = warp(
-        source,
-        origin,
-        matrix,
-        field,
-        spacing,
-        (y0, x0),
-        (ny, nx),
-        run.config.render.interpolation,
-    )
-    return drawn, int(source.nbytes)
+        block[k] = drawing.draw(z, box)
+    digests, written = [], 0
+    shape = (run.shape[0], *inputs.coarse(run.uri).canvas)
+    for mip in range(own_levels(run, shape) + 1):
+        if mip:
+            block, box = halve(block), box.coarser()
+        digests.append(write(open_array(run_uri, f"{PATH}/{mip}"), box, block))
+        written += int(block.nbytes)
+    return {"sha256": digests, "bytes_read": drawing.bytes_read, "bytes_written": written}

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alignment.errors import ShapeError
-from alignment.pyramid import downsample, valid_at
+from alignment.pyramid import downsample, halve, levels_of_shard, valid_at
 from storage.grid import tile
 
 
@@ -59,3 +59,26 @@ def test_a_coarser_pixel_is_valid_only_if_all_of_it_is():
     assert np.argwhere(~coarser).tolist() == [[1, 3]]
     finer = valid_at(coarser, old=1, new=0, shape_yx=(8, 8))
     assert np.argwhere(~finer).tolist() == [[2, 6], [2, 7], [3, 6], [3, 7]]
+
+
+def test_odd_ends_are_halved_with_no_data_beside_them():
+    image = np.full((1, 3, 5), 9, np.uint8)
+    np.testing.assert_array_equal(halve(image), np.full((1, 2, 3), 9))
+    image[0, 2] = 0
+    np.testing.assert_array_equal(halve(image)[0], [[9, 9, 9], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("shard", "chunk", "levels", "filled"),
+    [
+        ((32, 2048, 2048), (32, 128, 128), 9, 2),
+        ((32, 2048, 2048), (32, 128, 128), 2, 1),
+        ((32, 2048, 2048), (32, 128, 128), 1, 0),
+        ((32, 2048, 1024), (32, 128, 128), 9, 1),
+        ((4, 256, 256), (4, 64, 64), 9, 0),
+        ((1, 1536, 1536), (1, 128, 128), 9, 1),  # 384 would be three chunks
+        ((1, 640, 640), (1, 128, 128), 9, 0),
+    ],
+)
+def test_a_shard_fills_levels_of_whole_chunks(shard, chunk, levels, filled):
+    assert levels_of_shard(shard, chunk, levels) == filled

@@ -239,6 +239,18 @@ def test_a_box_beyond_the_section_is_empty():
     assert shown.shape == (0, 20)
 
 
+def test_views_of_larger_arrays_are_drawn_as_their_copies():
+    random = np.random.default_rng(6)
+    large, coarse = noise(random, (300, 600)), turned(random)
+    box = (coarse, still(), SPACING, (0, 0), (90, 90))
+    for view in (large[20:270, 30:290], large[:250, ::2], large[::-1, 300:], large.T[:290, :280]):
+        shown = warp(view, (0, 0), *box, "lanczos")
+        np.testing.assert_array_equal(shown, warp(view.copy(), (0, 0), *box, "lanczos"))
+    flat = np.broadcast_to(noise(random, (1, 260)), (250, 260))
+    shown = warp(flat, (0, 0), *box, "cubic")
+    np.testing.assert_array_equal(shown, warp(flat.copy(), (0, 0), *box, "cubic"))
+
+
 def test_an_affine_warp_is_a_warp_without_displacement():
     random = np.random.default_rng(4)
     source, coarse = texture(random, (120, 130)), turned(random)

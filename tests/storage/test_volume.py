@@ -347,6 +347,19 @@ def test_a_pyramid_validates_as_ome_zarr(tmp_path):
     ]
 
 
+def test_shards_of_the_first_levels_can_show_the_tissue_of_one_of_mip_0(tmp_path):
+    arrays = volume.create_image(
+        str(tmp_path), shape=(3, 300, 420), chunk=(1, 16, 16), shard=(1, 128, 128),
+        resolution_nm=(40.0, 4.0, 4.5), mips=4, name="aligned", halved=2,
+    )  # fmt: skip
+    assert [a.shards for a in arrays] == [(1, 128, 128), (1, 64, 64), (1, 32, 32), (1, 48, 64)]
+    for box in tile(arrays[0].shape, (1, 128, 128), mip=0):
+        for array in arrays[1:3]:
+            box = box.coarser()
+            volume.write(array, box, np.ones(box.shape, np.uint8))
+    assert all(array[:].all() for array in arrays[1:3])
+
+
 def test_levels_lie_on_each_other(tmp_path):
     """The centre of a coarse pixel is the mean of the centres of the pixels that it averages."""
     _pyramid(str(tmp_path))
