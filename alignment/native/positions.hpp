@@ -8,6 +8,7 @@
 
 namespace petalign {
 namespace PETALIGN_ISA {
+namespace remap {
 
 constexpr int kStrip = 256;  // px of a row at a time: what they need stays in the first cache
 constexpr int kRoom = kStrip + 16;
@@ -80,5 +81,6 @@ class Positions {
     std::vector<double> share_, line_[2];
 };
 
+}  // namespace remap
 }  // namespace PETALIGN_ISA
 }  // namespace petalign

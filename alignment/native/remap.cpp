@@ -11,6 +11,7 @@
 
 namespace petalign {
 namespace PETALIGN_ISA {
+namespace remap {
 
 constexpr int kBits = 5;  // of a position below the px
 constexpr int kSteps = 1 << kBits;
@@ -199,10 +200,11 @@ void render_at(const Source& s, const int16_t* weights, const int32_t* steps, in
     }
 }
 
+}  // namespace remap
 }  // namespace PETALIGN_ISA
 }  // namespace petalign
 
-using namespace petalign::PETALIGN_ISA;
+using namespace petalign::PETALIGN_ISA::remap;
 
 // Renders a box of h x w pixels whose positions are bilinear between nodes. `width` is that of the
 // kernel: 1, 2, 4 or 8; `weights` is its table, (32, 32, width, width). False for another width.

@@ -19,6 +19,7 @@
 
 namespace petalign {
 namespace PETALIGN_ISA {
+namespace remap {
 
 // Written out per width: GCC takes no template argument for the size of a vector.
 template <int N>
@@ -137,5 +138,6 @@ inline Sums<N> fold(Sums<N>* parts) {
     return parts[0];
 }
 
+}  // namespace remap
 }  // namespace PETALIGN_ISA
 }  // namespace petalign
