@@ -13,6 +13,7 @@
 
 namespace petalign {
 namespace PETALIGN_ISA {
+namespace relax {
 
 struct Links {
     int32_t z, fixed;  // sections
@@ -151,5 +152,6 @@ void add_links(const Links& links, const Grid& grid, double px_per_node, const T
     });
 }
 
+}  // namespace relax
 }  // namespace PETALIGN_ISA
 }  // namespace petalign

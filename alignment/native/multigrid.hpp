@@ -21,6 +21,7 @@
 
 namespace petalign {
 namespace PETALIGN_ISA {
+namespace relax {
 
 constexpr size_t kCoarsest = 200;       // unknowns that are solved for directly
 constexpr float kSmoothedShare = 0.15f;  // a level smooths the spectrum above this
@@ -522,5 +523,6 @@ class Multigrid {
     Direct direct_;
 };
 
+}  // namespace relax
 }  // namespace PETALIGN_ISA
 }  // namespace petalign

@@ -12,6 +12,7 @@
 
 namespace petalign {
 namespace PETALIGN_ISA {
+namespace relax {
 
 struct PairInput {
     int32_t z, fixed, my, mx;
@@ -325,13 +326,13 @@ class Stack {
     Multigrid multigrid_;
 };
 
+}  // namespace relax
 }  // namespace PETALIGN_ISA
 }  // namespace petalign
 
 // ------------------------------------------------------------ what Python calls
 
-using namespace petalign;
-using namespace petalign::PETALIGN_ISA;
+using namespace petalign::PETALIGN_ISA::relax;
 
 // Null when memory ran out.
 PETALIGN_API void* petalign_stack_new(const StackInput* input) try {

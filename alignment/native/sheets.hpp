@@ -14,6 +14,7 @@
 
 namespace petalign {
 namespace PETALIGN_ISA {
+namespace relax {
 
 struct Grid {
     int nz, ny, nx;
@@ -107,5 +108,6 @@ inline double sheet_energy(const Grid& grid, const Elasticity& elasticity, const
     return total / 2;
 }
 
+}  // namespace relax
 }  // namespace PETALIGN_ISA
 }  // namespace petalign

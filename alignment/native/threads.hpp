@@ -10,6 +10,7 @@
 
 namespace petalign {
 namespace PETALIGN_ISA {
+namespace relax {  // of its own: a name that two sources share would be merged silently
 
 // Threads that wait for work: starting new ones would cost more than a coarse level's work.
 class Threads {
@@ -74,5 +75,6 @@ class Threads {
     bool is_ending_ = false;
 };
 
+}  // namespace relax
 }  // namespace PETALIGN_ISA
 }  // namespace petalign
