@@ -64,10 +64,10 @@ bench-match: install
 	@$(BIN)/python -m tests.benchmarks.match.table
 
 bench-relax: install
-	@$(BIN)/python -m tests.benchmarks.relax.table
+	@$(BIN)/python -m tests.benchmarks.relax.table --write
 
 bench-render: install
-	@$(BIN)/python -m tests.benchmarks.render.table
+	@$(BIN)/python -m tests.benchmarks.render.table --write
 
 bench-storage: install
 	@$(BIN)/python -m tests.benchmarks.storage.table

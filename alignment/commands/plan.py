@@ -8,15 +8,22 @@ from typing import Any
 
 from alignment.config import PipelineConfig
 from alignment.errors import ConfigError
-from alignment.match import CHANNELS
+from alignment.fields import node_grid
+from alignment.match import CHANNELS, grid_spacing_px
 from alignment.pyramid import levels_of_shard
 from alignment.runs import DEFAULT_RESOLUTION_NM, pyramid_levels
+from alignment.schwarz import Decomposition, decompose
 from storage.grid import ZYX, cut_grid
 from storage.ome import level_shape
 from storage.sections import open_source
 
 MAX_UNITS_PER_STAGE = 100_000
 """A Dask graph beyond this stalls its scheduler; slabs of sections come first."""
+NODE_BYTES = 420
+"""That a worker needs to relax a node: its matches, the state of the solver, and the levels of
+multigrid; measured on 0.3 and 1 million nodes with two matches each."""
+SWEEPS = 6
+"""Rounds over all boxes that relaxing a large stack is expected to take."""
 CORE_S_PER_MPX = {
     "ingest": 0.12,
     "masks": 0.12,
@@ -101,7 +108,7 @@ def plan(source: str, config: PipelineConfig) -> Plan:
     match_bytes = 4 * len(CHANNELS)
     nodes = ceil(ny / spacing) * ceil(nx / spacing)
     blocks = ceil(ny / spacing / 64) * ceil(nx / spacing / 64)
-    mesh_nodes = ceil(ny / config.relax.node_spacing_px) * ceil(nx / config.relax.node_spacing_px)
+    cut = _decomposition(opened.shape, config)
     mips = match.mips
     pairs = nz * match.neighbours + sum(
         max(ceil(nz / match.long_range_every) - far // match.long_range_every, 0)
@@ -114,7 +121,7 @@ def plan(source: str, config: PipelineConfig) -> Plan:
         "coarse": (2 * nz * config.coarse.neighbours + 2, 1, nz * 48),
         "match": (pairs * blocks, pairs * blocks, pairs * nodes * match_bytes),
         "filter": (nz, 2 * pairs, pairs * nodes * (match_bytes + 2)),
-        "relax": (1, 2 * nz, nz * mesh_nodes * 12),
+        "relax": _relaxing(cut, pairs),
         "render": (shards[0], own * shards[0], sum(at(k) for k in range(own))),
         "pyramid": (
             sum(shards[own:]),
@@ -134,11 +141,41 @@ def plan(source: str, config: PipelineConfig) -> Plan:
                 f"{MAX_UNITS_PER_STAGE:,}. Raise volume.section_shard_px, volume.aligned_shard or "
                 "match.levels[-1].node_spacing_px, or align the volume in parts along z."
             )
-    rendering = render_bytes(opened.shape, config)
-    # Relaxing holds the whole mesh's system.
-    peak = max(rendering, 6 * ny * nx, nz * mesh_nodes * 2 * 1200)
+    peak = max(render_bytes(opened.shape, config), 6 * ny * nx, _relax_bytes(cut))
     resolution = config.volume.resolution_nm or opened.resolution_nm or DEFAULT_RESOLUTION_NM
     return Plan(source, opened.shape, resolution, stages, peak)
+
+
+def _decomposition(shape: ZYX, config: PipelineConfig) -> Decomposition:
+    """Return how the stack is cut for relaxation, if matches are as long as they may be."""
+    match = config.match
+    reach = max(level.search_radius_px * 2**level.mip for level in match.levels)
+    return decompose(
+        (shape[0], *node_grid((shape[1], shape[2]), config.relax.node_spacing_px)),
+        *(config.relax, grid_spacing_px(match)),
+        farthest=max(match.neighbours, *match.long_range, 1),
+        reach_px=reach,
+    )
+
+
+def _relaxing(cut: Decomposition, pairs: int) -> tuple[int, int, int]:
+    """Return the units, objects and bytes of relaxation."""
+    nz, boxes, nodes = cut.grid[0], len(cut.boxes), prod(cut.grid)
+    published = nodes * (12 + 4 * pairs // nz)
+    if boxes == 1:
+        return 1, 2 * nz + pairs, published
+    rounds = (SWEEPS + 1) * (boxes + 1) + SWEEPS * boxes
+    units = nz + 1 + rounds + nz + boxes + nz
+    objects = (SWEEPS + 1) * (3 * boxes + 1) + SWEEPS * boxes + boxes + 3 * nz + pairs
+    # A sweep writes every node with its overlaps; a gathering an eighth of the nodes, at most.
+    moved = sum(prod(box.moved.shape) for box in cut.boxes)
+    return units, objects, published + SWEEPS * moved * 16 + (SWEEPS + 1) * nodes * 16
+
+
+def _relax_bytes(cut: Decomposition) -> int:
+    """Return the peak memory of a process that relaxes the largest box, or the stack."""
+    largest = max(prod(cut.neighbourhood(box.moved).shape) for box in cut.boxes)
+    return PROCESS_BYTES + NODE_BYTES * largest
 
 
 def render_bytes(shape: ZYX, config: PipelineConfig) -> int:
