@@ -77,16 +77,19 @@ def swapped(stack: KnownStack, z: int) -> KnownStack:
     )
 
 
-def cases(names: list[str], flaws: list[str]) -> list[Case]:
+def cases(names: list[str], flaws: list[Flaw]) -> list[Case]:
     """Return the cases of some sets: twins, neighbours, the control, and the flaws of `std`."""
     made = []
     for name in names:
-        for truth in ("twins", "neighbours") if name != "phantom" else ("neighbours",):
-            for recipe in RECIPES:
-                for flaw in flaws:
-                    # Copies of one section have no order.
-                    if flaw == "re-ordered" and truth == "twins":
-                        continue
-                    made.append(Case(name, truth, recipe, flaw))  # type: ignore[arg-type]
-        made.append(Case(name, "neighbours", "as is"))
+        truths: tuple[Truth, ...] = ("twins", "neighbours")
+        for truth in truths if name != "phantom" else truths[1:]:
+            made += [Case(name, truth, recipe) for recipe in RECIPES if "none" in flaws]
+            made += [
+                Case(name, truth, "std", flaw)
+                for flaw in flaws
+                # Copies of one section have no order.
+                if flaw != "none" and not (flaw == "re-ordered" and truth == "twins")
+            ]
+        if "none" in flaws:
+            made.append(Case(name, "neighbours", "as is"))
     return made

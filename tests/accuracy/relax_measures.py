@@ -6,7 +6,9 @@ B_z(P_z(y)) of its base image, which is known. For sections z and z - k the resi
     |B_z(P_z(y)) - B_{z-k}(P_{z-k}(y))|
 
 over the points where both show tissue that the masks call valid; px of the base image. A transform
-of the whole volume changes which points are looked at, and nothing else.
+of the whole volume changes which points are looked at, and nothing else. But for one: where tissue
+runs obliquely, an aligner stands it upright, which shears the volume. So there is a second figure,
+"upright", without the mean displacement of all pairs.
 """
 
 from __future__ import annotations
@@ -94,6 +96,9 @@ class Residuals:
     inner: Values
     far: Values
     """Of sections `FAR_SECTIONS` apart."""
+    upright: Values
+    """Everywhere, without the mean over all pairs of a group, two numbers each."""
+    far_upright: Values
     pair_medians: Values
     """Of every pair of neighbours."""
     crack_shear: Values
@@ -110,10 +115,23 @@ def residuals(groups: Sequence[Shown]) -> Residuals:
         there = [z for z in range(len(shown.tissue)) if z not in shown.gone]
         for before, z in pairwise(there):
             _add_pair(parts, shown, before, z)
-        for before, z in zip(there, there[FAR_SECTIONS:], strict=False):
-            both = shown.is_tissue[z] & shown.is_tissue[before]
-            parts["far"].append(np.hypot(*(shown.tissue[z] - shown.tissue[before]))[both])
+        mean = _misfits(shown, list(pairwise(there))).mean(1)
+        for gap, name in ((1, ""), (FAR_SECTIONS, "far")):
+            misfit = _misfits(shown, list(zip(there, there[gap:], strict=False)))
+            if name:
+                parts[name].append(np.hypot(*misfit))
+            sheared = np.hypot(*(misfit - gap * mean[:, np.newaxis]))
+            parts["far_upright" if name else "upright"].append(sheared)
     return Residuals(**{name: np.concatenate(some) for name, some in parts.items()})
+
+
+def _misfits(shown: Shown, pairs: Sequence[tuple[int, int]]) -> Values:
+    """Return the misfits (2, n) of all points of some pairs."""
+    found = [np.zeros((2, 0))]
+    for before, z in pairs:
+        both = shown.is_tissue[z] & shown.is_tissue[before]
+        found.append((shown.tissue[z] - shown.tissue[before])[:, both])
+    return np.concatenate(found, axis=1)
 
 
 def _add_pair(parts: dict[str, list[Values]], shown: Shown, before: int, z: int) -> None:

@@ -12,6 +12,7 @@ from alignment.filter import judge_section, reject_outliers
 from alignment.holes import boxes_around, untied_nodes
 from alignment.match import CHANNELS, grid_spacing_px
 from alignment.relax import PairMatches, Relaxed, relax_stack
+from alignment.tearing import tear_map
 from tests.accuracy.relax_matched import Matched
 
 Floats = NDArray[np.float32]
@@ -66,6 +67,13 @@ def relaxed(group: Matched, config: PipelineConfig) -> Relaxed:
         grid_spacing_px(config.match),
         config.relax,
         missing=group.gone,
+        stiffness_map=tear_map(
+            group.defects,
+            group.matrices,
+            group.canvas,
+            config.relax.node_spacing_px,
+            mip=config.masks.mip,
+        ),
     )
 
 
