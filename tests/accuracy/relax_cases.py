@@ -7,11 +7,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from tests.accuracy.changing import COPIES as FEW_COPIES
+from tests.accuracy.changing import make_changing
 from tests.accuracy.recipes import RECIPES, Recipe
 from tests.accuracy.sets import SETS
 from tests.accuracy.stacks import KnownStack, make_stack
 
-Truth = Literal["twins", "neighbours"]
+Truth = Literal["twins", "neighbours", "changing"]
 Flaw = Literal["none", "outliers", "missing", "re-ordered"]
 
 FLAWS: tuple[Flaw, ...] = get_args(Flaw)
@@ -57,6 +59,8 @@ class Case:
         """Return the stack. For neighbours the truth is that of the set's own alignment."""
         base = SETS[self.name]()[: self.sections]
         recipe = AS_IS if self.recipe == "as is" else RECIPES[self.recipe]
+        if self.truth == "changing":
+            return make_changing(base, recipe, seed=SEED, groups=self.sections // FEW_COPIES)
         stack = make_stack(base, self.truth, recipe, seed=SEED, copies=COPIES)
         if self.gone:
             images = stack.images.copy()
