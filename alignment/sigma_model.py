@@ -5,7 +5,7 @@ small: it counts the errors of overlapping templates as independent, and cannot 
 tissue, which agrees with itself, leads everything astray. How much is missing depends on the figure
 itself: a factor of three where sections fit to a few hundredths of a pixel, of two where they do
 not fit well. A power law is all that this takes. ``python -m tests.accuracy.sigma_table --fit``
-fits it on two tissues, and the table of docs/relaxation.md judges it on two others.
+fits it on two tissues, and the table of docs/relaxation-accuracy.md judges it on two others.
 """
 
 from __future__ import annotations

@@ -24,27 +24,28 @@ TORN = 0.01
 EMPTY = 0.1
 """Factor of cells in which a section shows no tissue."""
 
+_STRIP_CELLS = 64  # rows of cells that are looked at together: bounds the memory
 _SAMPLES = 8  # a side: with nodes every 32 px a line of 4 px is not missed
 _TEARING = Defect.CRACK | Defect.FOLD
 _HARMLESS = Defect.SEAM
 
 
-def tear_map(
+def torn_cells(
     defects: NDArray[np.uint8],
-    matrices: Affine,
+    matrix: Affine,
     canvas_yx: tuple[int, int],
     spacing_px: int,
     *,
     mip: int,
 ) -> NDArray[np.float32]:
-    """Return the factor on the stiffness of every cell of a stack.
+    """Return the factor on the stiffness of every cell of one section.
 
     Parameters
     ----------
-    defects : uint8 ndarray of shape (nz, y, x)
-        `Defect` flags of every section at `mip`.
-    matrices : float64 ndarray of shape (nz, 2, 3)
-        Coarse affines: common frame to section, px at mip 0.
+    defects : uint8 ndarray of shape (y, x)
+        `Defect` flags at `mip`.
+    matrix : float64 ndarray of shape (2, 3)
+        Coarse affine: common frame to section, px at mip 0.
     canvas_yx : tuple of int
         Extent of the common frame, px at mip 0.
     spacing_px : int
@@ -53,39 +54,45 @@ def tear_map(
 
     Returns
     -------
-    float32 ndarray of shape (nz, ny - 1, nx - 1)
+    float32 ndarray of shape (ny - 1, nx - 1)
         `TORN` where a crack or a fold crosses the cell, `EMPTY` where it holds no tissue, else 1.
+        Stacked over the sections, it is the `stiffness_map` of `relax_stack`.
 
     Raises
     ------
     ShapeError
-        If there is not one matrix a section.
+        If `defects` is not an image or `matrix` no affine.
     """
-    if defects.ndim != 3 or matrices.shape != (len(defects), 2, 3):
+    if defects.ndim != 2 or matrix.shape != (2, 3):
         raise ShapeError(
-            "defects must have shape (nz, y, x) and matrices (nz, 2, 3); "
-            f"got {defects.shape} and {matrices.shape}"
+            f"defects must have shape (y, x) and matrix (2, 3), of one section; got "
+            f"{defects.shape} and {matrix.shape}"
         )
     ny, nx = node_grid(canvas_yx, spacing_px)
-    return np.stack(
-        [
-            _section(one, matrix, (ny - 1, nx - 1), spacing_px, mip)
-            for one, matrix in zip(defects, matrices, strict=True)
-        ]
-    )
+    strips = [
+        _strip(defects, matrix, (i, min(i + _STRIP_CELLS, ny - 1), nx - 1), spacing_px, mip)
+        for i in range(0, ny - 1, _STRIP_CELLS)
+    ]
+    return np.concatenate([np.zeros((0, nx - 1), np.float32), *strips])
 
 
-def _section(
-    defects: NDArray[np.uint8], matrix: Affine, cells: tuple[int, int], spacing_px: int, mip: int
+def _strip(
+    defects: NDArray[np.uint8],
+    matrix: Affine,
+    cells: tuple[int, int, int],
+    spacing_px: int,
+    mip: int,
 ) -> NDArray[np.float32]:
+    """Factors of rows i0 ... i1 - 1 of nx cells, `cells` being (i0, i1, nx)."""
+    i0, i1, nx = cells
     step = spacing_px / _SAMPLES
-    cy, cx = cells
-    points = grid_points(cy * _SAMPLES, cx * _SAMPLES, 1) * step + (step - 1) / 2
+    points = grid_points((i1 - i0) * _SAMPLES, nx * _SAMPLES, 1) * step + (step - 1) / 2
+    points[:, 0] += i0 * spacing_px
     at = np.rint((apply_affine(matrix, points) + 0.5) / 2**mip - 0.5).astype(np.intp)
     inside = ((at >= 0) & (at < defects.shape)).all(1)
     found = np.full(len(at), Defect.OUTSIDE, np.uint8)
     found[inside] = defects[*at[inside].T]
-    blocks = found.reshape(cy, _SAMPLES, cx, _SAMPLES)
+    blocks = found.reshape(i1 - i0, _SAMPLES, nx, _SAMPLES)
     is_torn = ((blocks & np.uint8(_TEARING)) != 0).any(axis=(1, 3))
     is_empty = ((blocks & np.uint8(~_HARMLESS & 0xFF)) != 0).all(axis=(1, 3))
     return np.where(is_torn, TORN, np.where(is_empty, EMPTY, 1.0)).astype(np.float32)

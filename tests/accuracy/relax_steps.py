@@ -12,7 +12,7 @@ from alignment.filter import judge_section, reject_outliers
 from alignment.holes import boxes_around, untied_nodes
 from alignment.match import CHANNELS, grid_spacing_px
 from alignment.relax import PairMatches, Relaxed, relax_stack
-from alignment.tearing import tear_map
+from alignment.tearing import torn_cells
 from tests.accuracy.relax_matched import Matched
 
 Floats = NDArray[np.float32]
@@ -67,12 +67,17 @@ def relaxed(group: Matched, config: PipelineConfig) -> Relaxed:
         grid_spacing_px(config.match),
         config.relax,
         missing=group.gone,
-        stiffness_map=tear_map(
-            group.defects,
-            group.matrices,
-            group.canvas,
-            config.relax.node_spacing_px,
-            mip=config.masks.mip,
+        stiffness_map=np.stack(
+            [
+                torn_cells(
+                    defects,
+                    matrix,
+                    group.canvas,
+                    config.relax.node_spacing_px,
+                    mip=config.masks.mip,
+                )
+                for defects, matrix in zip(group.defects, group.matrices, strict=True)
+            ]
         ),
     )
 

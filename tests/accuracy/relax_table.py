@@ -1,4 +1,4 @@
-"""The tables of docs/relaxation.md: how far aligned neighbours are apart, on known truths.
+"""The tables of docs/relaxation-accuracy.md: how far aligned neighbours are apart, on known truths.
 
 ``python -m tests.accuracy.relax_table`` takes every case through masks, coarse, match, filter and
 relax, prints a line each and, with ``--write``, puts the tables into the page. Matches are kept in
@@ -24,7 +24,7 @@ from tests.accuracy.relax_measures import Residuals, correlation, residuals, sho
 from tests.accuracy.relax_steps import relaxed
 from tests.accuracy.sets import SETS, missing
 
-PAGE = Path(__file__).parents[2] / "docs" / "relaxation.md"
+PAGE = Path(__file__).parents[2] / "docs" / "relaxation-accuracy.md"
 _HEAD = """\
 | set | truth | recipe | flaw | coarse | all | away | near defects | inner | 5 apart | upright | \
 5 apart, upright | worst pair | valid | flipped | bridged | Pearson |

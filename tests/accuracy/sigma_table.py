@@ -1,4 +1,4 @@
-"""The table of sigma in docs/relaxation.md: how often errors are within one and two of it.
+"""The table of sigma in docs/relaxation-accuracy.md: how often errors are within one and two of it.
 
 ``python -m tests.accuracy.sigma_table`` prints the table (a quarter of an hour the first time), and
 puts it into the page with ``--write``; ``--fit`` fits the curve of `alignment.sigma_model` first,

@@ -5,7 +5,7 @@ from alignment.config import RelaxConfig
 from alignment.defects import Defect
 from alignment.errors import ShapeError
 from alignment.relax import PairMatches, relax_stack
-from alignment.tearing import EMPTY, TORN, tear_map
+from alignment.tearing import EMPTY, TORN, torn_cells
 
 SIDE, SPACING = 257, 32
 STILL = np.tile(np.eye(2, 3), (2, 1, 1))
@@ -19,7 +19,12 @@ def defects(**areas):
 
 
 def mapped(found, matrices=STILL):
-    return tear_map(found, matrices, (SIDE, SIDE), SPACING, mip=1)
+    return np.stack(
+        [
+            torn_cells(one, matrix, (SIDE, SIDE), SPACING, mip=1)
+            for one, matrix in zip(found, matrices, strict=True)
+        ]
+    )
 
 
 def test_cells_that_a_crack_crosses_are_torn_and_no_others():
@@ -69,6 +74,15 @@ def test_the_sides_of_a_crack_part_without_shearing_the_tissue_beyond_50_px():
     assert opened.flipped_repaired == 0
 
 
+def test_a_tall_section_is_looked_at_in_strips():
+    found = np.zeros((80, 20), np.uint8)
+    found[70, :] = Defect.FOLD
+    factors = torn_cells(found, STILL[0], (80, 20), 1, mip=0)
+    assert factors.shape == (79, 19)
+    assert np.flatnonzero((factors < 1).all(axis=1)).tolist() in ([69], [70], [69, 70])
+    assert factors[:60].min() == 1
+
+
 def test_other_shapes_are_refused():
-    with pytest.raises(ShapeError, match=r"got \(2, 129, 129\) and \(1, 2, 3\)"):
-        tear_map(defects(), STILL[:1], (SIDE, SIDE), SPACING, mip=1)
+    with pytest.raises(ShapeError, match=r"got \(2, 129, 129\) and \(2, 3\)"):
+        torn_cells(defects(), STILL[0], (SIDE, SIDE), SPACING, mip=1)
