@@ -146,10 +146,11 @@ def _add_pair(parts: dict[str, list[Values]], shown: Shown, before: int, z: int)
     parts["inner"].append(length[both & (end >= INNER_PX)])
     if both.any():
         parts["pair_medians"].append(np.median(length[both], keepdims=True))
-    shear = _shear(misfit)
+    # The nearer points are left out before differences are taken: none reaches over to them.
+    shear = _shear(np.where(defect >= SHEAR_FROM_PX, misfit, np.nan))
     if shown.is_cracked[[z, before]].any():
-        ring = (defect >= SHEAR_FROM_PX) & (defect < SHEAR_TO_PX)
-        parts["crack_shear"].append(shear[ring & np.isfinite(shear)])
+        ring = np.isfinite(shear) & (defect < SHEAR_TO_PX)
+        parts["crack_shear"].append(shear[ring])
     elif np.isinf(defect).all():
         parts["other_shear"].append(shear[np.isfinite(shear)])
 

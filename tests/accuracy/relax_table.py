@@ -51,7 +51,7 @@ def main() -> None:
         line, found = row(case, groups)
         print(line, flush=True)
         lines.append(line)
-        if found.crack_shear.size:
+        if found.crack_shear.size and case.flaw == "none":
             cracks.append(crack_row(case, found))
     print(_CRACK_HEAD + "\n".join(cracks))
     if options.write:
