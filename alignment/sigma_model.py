@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-FACTOR = 2.14
+FACTOR = 2.16
 """The error, px, where the solver states 1 px."""
-EXPONENT = 0.874
+EXPONENT = 0.88
 
 
 def calibrated(sigma: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -35,6 +35,6 @@ def calibrated(sigma: NDArray[np.float32]) -> NDArray[np.float32]:
     Examples
     --------
     >>> calibrated(np.array([0.05, 1], np.float32)).round(2)
-    array([0.16, 2.14], dtype=float32)
+    array([0.15, 2.16], dtype=float32)
     """
     return np.asarray(FACTOR * sigma**EXPONENT, np.float32)
