@@ -251,9 +251,9 @@ class FilterConfig(Config):
     """Share of the score that the template turned by 180 degrees does not reach: chance does."""
     max_curvature_ratio: Annotated[float, Field(ge=4.0)] = 12.0
     """tr^2 / det of the peak's Hessian; above this the peak is a ridge, known only across it."""
-    max_median_deviation_px: Annotated[float, Field(gt=0.0)] = 4.0
+    max_median_deviation_px: Annotated[float, Field(gt=0.0)] = 8.0
     """Largest distance from the median of the neighbouring matches, px at mip 0."""
-    max_strain: Annotated[float, Field(gt=0.0)] = 0.2
+    max_strain: Annotated[float, Field(gt=0.0)] = 0.3
     """Largest change of displacement between neighbouring nodes, px per px."""
     min_component_nodes: Annotated[int, Field(ge=1)] = 4
     """Smaller islands of agreeing matches are dropped."""
@@ -272,13 +272,14 @@ class RelaxConfig(Config):
 
     node_spacing_px: Annotated[int, Field(ge=4, le=4096)] = 32
     """Distance of the mesh's nodes, px at mip 0."""
-    stiffness: Annotated[float, Field(gt=0.0, le=1e6)] = 0.5
-    """Against matches every 32 px: at 1, a match off by 1 px costs as much as 3 % strain."""
+    stiffness: Annotated[float, Field(gt=0.0, le=1e6)] = 3.0
+    """Against matches every 32 px that are sure to 1 px: at 1, such a match off by 1 px costs as
+    much as 3 % strain. Surer matches weigh up to 100 times as much."""
     poisson_ratio: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.25
     """Of the elastic sheet."""
     anchor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
     """Weak pull to the coarse position; bounds the drift of long stacks."""
-    huber_px: Annotated[float, Field(gt=0.0)] = 3.0
+    huber_px: Annotated[float, Field(gt=0.0)] = 6.0
     """Residuals beyond this count linearly: wrong matches lose their grip."""
     robust_iterations: Annotated[int, Field(ge=1, le=500)] = 50
     """Most of Newton's rounds; some ten are enough."""

@@ -6,7 +6,7 @@ The pure functions are those of the stages; only storage is left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,7 +103,7 @@ def run_stack(
     lost: list[tuple[int, int]] = []
     cpu_s = 0.0
     for group in stack.groups:
-        matrices, canvas, unplaced = _place(stack, sections, group, config, coarse)
+        matrices, canvas, unplaced = place(stack, sections, group, config, coarse)
         lost += unplaced
         for z in group:
             for d in range(1, min(config.match.neighbours, z - group[0]) + 1):
@@ -136,7 +136,7 @@ class Section:
             even = np.pad(finer, [(0, n % 2) for n in finer.shape])
             self.pyramid.append(downsample(even[np.newaxis])[0])
         self._mip = config.masks.mip
-        self._valid, self._defects = estimate_valid(self.pyramid[self._mip], config.masks)
+        self._valid, self.defects = estimate_valid(self.pyramid[self._mip], config.masks)
         if shown is not None:
             height, width = self._valid.shape
             points = (grid_points(height, width, 1) + 0.5) * 2**self._mip - 0.5
@@ -149,7 +149,7 @@ class Section:
 
     def damage(self, matrix: NDArray[np.float64]) -> Damage:
         """Where it is damaged, if it lies where `matrix` puts it."""
-        return Damage.of(self._defects, mip=self._mip, matrix=matrix)
+        return Damage.of(self.defects, mip=self._mip, matrix=matrix)
 
     def valid(self, mip: int) -> Bools:
         return valid_at(self._valid, old=self._mip, new=mip, shape_yx=self.pyramid[mip].shape)
@@ -196,14 +196,18 @@ def match_pair(
     return matches
 
 
-def _place(
+def place(
     stack: KnownStack,
     sections: list[Section],
     group: range,
     config: PipelineConfig,
     coarse: Coarse,
+    gone: Collection[int] = (),
 ) -> tuple[NDArray[np.float64], tuple[int, int], list[tuple[int, int]]]:
-    """Return every section's affine (common frame to section), the canvas, and lost pairs."""
+    """Return every section's affine (common frame to section), the canvas, and lost pairs.
+
+    Sections in `gone` show nothing: no pair holds them, they are placed between the others.
+    """
     shape_yx = stack.images.shape[1:]
     lost: list[tuple[int, int]] = []
     if coarse == "true":
@@ -215,6 +219,8 @@ def _place(
         found = {}
         for z in group:
             for d in range(1, min(config.coarse.neighbours, z - group[0]) + 1):
+                if {z, z - d} & set(gone):
+                    continue
                 two = [sections[k] for k in (z - d, z)]
                 pair = estimate_pair(
                     *(s.pyramid[mip] for s in two),
@@ -226,7 +232,8 @@ def _place(
                     lost.append((z, d))
                 else:
                     found[z - group[0], d] = pair
-        placed = solve_stack(found, len(group), shape_yx, (), config.coarse).matrices
+        missing = [z - group[0] for z in gone if z in group]
+        placed = solve_stack(found, len(group), shape_yx, missing, config.coarse).matrices
     placed, canvas = fit_canvas(placed, shape_yx)
     matrices = np.full((len(stack.images), 2, 3), np.nan)
     matrices[group.start : group.stop] = placed

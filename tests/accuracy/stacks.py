@@ -57,6 +57,7 @@ def make_stack(
     *,
     seed: int,
     change: Change | None = None,
+    copies: int = _COPIES,
 ) -> KnownStack:
     """Warp an aligned stack, or copies of some of its sections, each on its own.
 
@@ -65,17 +66,19 @@ def make_stack(
     base : uint8 ndarray of shape (nz, y, x)
         Sections in register.
     truth : {"twins", "neighbours"}
-        Twins: each of nz / 3 sections three times, so the truth is exact. Neighbours: every section
+        Twins: every third section three times, so the truth is exact. Neighbours: every section
         once, so matches also follow what changes between sections.
     recipe : Recipe
     seed : int
     change : Change, optional
         Of neighbours: how the tissue moves between the images of `base`.
+    copies : int
+        Of twins: every `copies`-th section is taken, so many times.
     """
     shown: tuple[int, ...] = tuple(range(len(base)))
     if truth == "twins":
-        shown = tuple(z for z in range(0, len(base), _COPIES) for _ in range(_COPIES))
-    step = _COPIES if truth == "twins" else len(shown)
+        shown = tuple(z for z in range(0, len(base), copies) for _ in range(copies))
+    step = copies if truth == "twins" else len(shown)
     maps = draw_maps(recipe, len(shown), base.shape[1:], seed)
     images = np.stack([one.expose(base[z]) for one, z in zip(maps, shown, strict=True)])
     groups = tuple(range(k, min(k + step, len(shown))) for k in range(0, len(shown), step))

@@ -138,7 +138,8 @@ def test_unsure_matches_are_rejected_with_their_reason_and_the_others_keep_their
 
 def test_the_surer_a_match_the_more_it_weighs_and_none_weighs_nothing():
     weights = solver_weight(np.array([0, 0.25, 0.5, 0.75, 1, np.nan], np.float32))
-    np.testing.assert_allclose(weights, [1, 2 / 1.75, 4 / 3, 1.6, 2, np.nan], rtol=1e-6)
+    expected = [1 / 1.1**2, 1 / 0.85**2, 1 / 0.6**2, 1 / 0.35**2, 100, np.nan]
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
     assert weights.dtype == np.float32
 
 
