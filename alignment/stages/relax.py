@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from alignment import native
+import numpy as np
+
 from alignment.match import grid_spacing_px
 from alignment.relax import relax_stack
 from alignment.runs import Run, load
+from alignment.sigma_model import calibrated
 from alignment.stages import inputs, slabs, slabstate
+from alignment.stages.torn import reads_torn, torn_section
 from alignment.stages.units import Phase, Record, Ref, Section, Whole
 
 
@@ -26,11 +29,12 @@ def phases(run: Run) -> Iterator[Phase]:
 
 
 def reads_trusted(_: Whole, *, run_uri: str) -> list[Ref | str]:
-    """Return the trusted matches of all sections, the canvas, and which sections are missing."""
-    sections = sorted({z for z, _ in inputs.match_pairs(load(run_uri))})
+    """Return the trusted matches and the damage of all sections, the canvas, what is missing."""
+    run = load(run_uri)
+    sections = sorted({z for z, _ in inputs.match_pairs(run)})
+    torn = [inputs.masked(z) for z in range(run.shape[0]) if reads_torn(run, z)]
     trusted = [Ref("filter", "sections", Section(z).label) for z in sections]
-    kernel = f"kernel {native.sources_digest()}"
-    return [*trusted, inputs.PLACED, inputs.missing_fact(run_uri), kernel]
+    return [*trusted, *torn, inputs.PLACED, inputs.missing_fact(run_uri)]
 
 
 def relax(_: Whole, *, run_uri: str) -> Record:
@@ -44,13 +48,14 @@ def relax(_: Whole, *, run_uri: str) -> Record:
         grid_spacing_px(run.config.match),
         run.config.relax,
         missing=inputs.missing(run_uri),
+        stiffness_map=np.stack([torn_section(run, z) for z in range(run.shape[0])]),
         threads=os.cpu_count() or 1,
     )
     nz, _, ny, nx = relaxed.field.shape
     fields, sigma = slabstate.create_outputs(run, (nz, 2, ny, nx))
     digests = {
         "fields": inputs.write_all(fields, relaxed.field),
-        "sigma": inputs.write_all(sigma, relaxed.sigma),
+        "sigma": inputs.write_all(sigma, calibrated(relaxed.sigma)),
     }
     for pair, residual in zip(matches, relaxed.residual_px, strict=True):
         inputs.write_row(slabstate.create_residuals(run, pair.d), pair.z, residual)

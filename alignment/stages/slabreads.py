@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignment import native
 from alignment.runs import Run, load
 from alignment.schwarz import CORRECTION, Decomposition, Nodes, Turn, history
 from alignment.stages import inputs
@@ -18,6 +17,7 @@ from alignment.stages.slabstate import (
     section_nodes,
     sections_behind,
 )
+from alignment.stages.torn import reads_torn
 from alignment.stages.units import Ref, Section, Whole
 
 TIES = Ref("relax", "ties", Whole().label)
@@ -99,9 +99,10 @@ def _reads_nodes(run_uri: str, nodes: Nodes, turns: list[Turn]) -> list[Ref | st
     sections = range(nodes.start[0], nodes.stop[0])
     surveys = [Ref("relax", "survey", Section(z).label) for z in sections]
     states = _reads_states(decomposition(run_uri), nodes, turns)
-    kernel = f"kernel {native.sources_digest()}"
-    facts = [inputs.missing_fact(run_uri), kernel]
-    return [TIES, *_matches_of(run_uri, sections), *surveys, *states, *facts]
+    run = load(run_uri)
+    torn = [ref for z in sections for ref in reads_torn(run, z)]
+    seen = [TIES, *_matches_of(run_uri, sections), *surveys, *torn, *states]
+    return [*seen, inputs.PLACED, inputs.missing_fact(run_uri)]
 
 
 def _reads_states(cut: Decomposition, nodes: Nodes, turns: list[Turn]) -> list[Ref]:

@@ -33,6 +33,7 @@ from alignment.schwarz import (
     paint,
 )
 from alignment.stages import inputs
+from alignment.stages.torn import torn_section
 from alignment.stages.units import Section, Whole
 from storage.commit import records
 from storage.volume import Array, create_array, open_array, read_region, write_region
@@ -178,6 +179,9 @@ def problem_over(run: Run, nodes: Nodes, repairs: int) -> Problem:
             )
             links.append(cut.links(spacing))
     factors = REPAIR_FACTOR ** stiffened(run, nodes, repairs).astype(np.float32)
+    (_, y0, x0), (_, y1, x1) = nodes
+    for z in range(first, last):
+        factors[z - first] *= torn_section(run, z)[y0 : y1 - 1, x0 : x1 - 1]
     return Problem(
         nodes, links, (config.stiffness * factors).astype(np.float32), _free(config.locked, nodes)
     )

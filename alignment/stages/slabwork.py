@@ -18,6 +18,7 @@ from alignment.relax import (
 )
 from alignment.runs import load
 from alignment.schwarz import CORRECTION, Turn, correct, gather, history, sweep
+from alignment.sigma_model import calibrated
 from alignment.stages import inputs
 from alignment.stages.slabstate import (
     Slab,
@@ -198,7 +199,7 @@ def finish_section(unit: Solved, *, run_uri: str) -> Record:
             _, y, x = common.within(here)
             values = read_state(run, "sigma", box.number, box.core.shape)
             sigma[y, x] = values[common.within(box.core)][0]
-    inputs.write_row(open_array(run_uri, "sigma"), unit.z, sigma)
+    inputs.write_row(open_array(run_uri, "sigma"), unit.z, calibrated(sigma))
     match_spacing = grid_spacing_px(run.config.match)
     for pair in pairs_of(run, unit.z):
         links = pair.links(match_spacing)
