@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alignment.confidence import solver_weight
 from alignment.config import RelaxConfig
 from alignment.relax import PairMatches, relax_stack
 from alignment.wander import low_pass
@@ -24,12 +25,14 @@ from tests.pages import write_table
 SPACING_PX = 32
 BIAS_PX = 0.2
 SLOW_SECTIONS = 250
+SURE = 0.9
+"""Confidence of all matches: in the solver, the surer they are the less the anchor counts."""
 EVERY = 8
 """As `match.long_range_every`."""
 
 NEAR = (1, 2)
 FAR: dict[str, tuple[int, ...]] = {"none": (), "8": (8,), "8, 32": (8, 32)}
-ANCHORS = (0.01, 0.001, 0.0001)
+ANCHORS = (0.1, 0.01, 0.001)
 """The default of relax.anchor, a weaker one, and one that is as good as none."""
 PAGE = "drift.md"
 
@@ -100,8 +103,8 @@ def biased_matches(
             if d in far and pair.z % EVERY:
                 continue
             bias = np.float32(case.bias_yx(pair.z, d))[:, None, None]
-            told = np.float32(EVERY if d in far else 1)  # as the stage relax weighs them
-            weight = np.full(pair.displacement.shape[1:], told)
+            sure = np.full(pair.displacement.shape[1:], SURE, np.float32)
+            weight = solver_weight(sure) * np.float32(EVERY if d in far else 1)  # as the stage does
             found.append(PairMatches(pair.z, d, pair.displacement + bias, weight=weight))
     return found
 
