@@ -277,7 +277,7 @@ class RelaxConfig(Config):
     much as 3 % strain. Surer matches weigh up to 100 times as much."""
     poisson_ratio: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.25
     """Of the elastic sheet."""
-    anchor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    anchor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.03
     """Weak pull to the coarse position; bounds the drift of long stacks."""
     huber_px: Annotated[float, Field(gt=0.0)] = 6.0
     """Residuals beyond this count linearly: wrong matches lose their grip."""

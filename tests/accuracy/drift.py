@@ -32,7 +32,7 @@ EVERY = 8
 
 NEAR = (1, 2)
 FAR: dict[str, tuple[int, ...]] = {"none": (), "8": (8,), "8, 32": (8, 32)}
-ANCHORS = (0.1, 0.01, 0.001)
+ANCHORS = (0.03, 0.01, 0.001)
 """The default of relax.anchor, a weaker one, and one that is as good as none."""
 PAGE = "drift.md"
 
