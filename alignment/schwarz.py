@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import ceil, lcm
+from math import ceil, lcm, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,8 @@ from alignment.links import Links
 from alignment.newton import Minimum, length, minimise
 
 OVERLAP_SECTIONS, OVERLAP_NODES = 8, 16
-"""How far boxes reach into their neighbours, at most."""
+"""How far boxes reach into their neighbours. Between sections that matches of ten times the usual
+weight tie, what the coarse mesh is too coarse to carry fades over some 7 of them."""
 _MOST_HALVINGS = 3  # of the coarse mesh
 _COARSE_TOLERANCE = 1e-3
 _LOCAL_REDUCTION = 0.03  # of a box's gradient in one sweep; its rim is not final anyhow
@@ -168,12 +169,13 @@ def decompose(
     edges = [_edges(n, k, step) for n, k, step in zip(grid, counts, steps, strict=True)]
     in_plane = ceil(reach_px / node) + 1
     halo = (farthest, in_plane, in_plane)
+    is_cut = [len(line) > 2 for line in edges]
     most = (OVERLAP_SECTIONS, OVERLAP_NODES, OVERLAP_NODES)
-    overlap = _triple(
-        max(0, min(wanted, (int(np.diff(line).min()) - reach) // 2)) if len(line) > 2 else 0
-        for wanted, line, reach in zip(most, edges, halo, strict=True)
+    overlap = _triple(wanted if cut else 0 for wanted, cut in zip(most, is_cut, strict=True))
+    # As many colours as keep what boxes of one colour move, and see, apart.
+    colours = _triple(
+        _colours(line, 2 * n + reach) for line, n, reach in zip(edges, overlap, halo, strict=True)
     )
-    cut = [len(line) > 2 for line in edges]
     boxes: list[Box] = []
     for place in product(*(range(len(line) - 1) for line in edges)):
         core = Nodes(
@@ -181,10 +183,10 @@ def decompose(
             _triple(line[k + 1] for line, k in zip(edges, place, strict=True)),
         )
         colour = 0
-        for k, is_cut in zip(place, cut, strict=True):
-            colour = 2 * colour + k % 2 if is_cut else colour
+        for k, n in zip(place, colours, strict=True):
+            colour = n * colour + k % n
         boxes.append(Box(len(boxes), colour, core, core.grown(overlap, grid)))
-    return Decomposition(grid, tuple(boxes), 2 ** sum(cut), halvings, halo, align)
+    return Decomposition(grid, tuple(boxes), prod(colours), halvings, halo, align)
 
 
 class Problem(NamedTuple):
@@ -458,6 +460,13 @@ def match_range(nodes: Nodes, ratio: float) -> tuple[slice, slice]:
         for a, b in zip(nodes.start[1:], nodes.stop[1:], strict=True)
     )
     return y, x
+
+
+def _colours(line: list[int], apart: int) -> int:
+    """Return how many colours keep boxes of one colour, cut at a line's places, so far apart."""
+    between = np.diff(line)[1:-1]  # what may lie between two of them
+    boxes = len(line) - 1
+    return min(1 + ceil(apart / int(between.min())), boxes) if between.size else boxes
 
 
 def _edges(n: int, parts: int, step: int) -> list[int]:

@@ -30,6 +30,7 @@ from alignment.runs import load, prepare
 from alignment.schwarz import history
 from alignment.stages import ORDER, inputs, run_stage
 from alignment.stages.slabstate import decomposition, painted, trusted
+from alignment.stages.torn import torn_section
 from storage.commit import records
 from storage.volume import open_array
 from tests.pages import write_table
@@ -37,7 +38,7 @@ from tests.pages import write_table
 PAGE, NAME = "relaxation.md", "slabs"
 SECTIONS, SIDE_PX = 32, 640
 KILLED_AT = "sweep-2-0"
-CASES = ((1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (8, 2))
+CASES = ((1, 1), (2, 1), (2, 2), (4, 2), (8, 1), (8, 2))
 """Slabs and workers."""
 SHARDS = {"volume": {"aligned_shard": [32, 512, 512], "aligned_chunk": [32, 64, 64]}}
 
@@ -66,7 +67,7 @@ def measure(folder: Path) -> list[Row]:
             run_stage(stage, base, client)
     expected, fields = _at_once(base)
     rows = []
-    killed = [(slabs, workers, False) for slabs, workers in CASES] + [(4, 2, True), (8, 1, True)]
+    killed = [(slabs, workers, False) for slabs, workers in CASES] + [(4, 2, True)]
     for slabs, workers, is_killed in killed:
         # A setting that means nothing makes it a run of its own.
         settings = {"slab_sections": SECTIONS // slabs, "max_sweeps": 40 + len(rows)}
@@ -111,6 +112,7 @@ def _at_once(run_uri: str) -> tuple[Vector, np.ndarray]:
         grid_spacing_px(run.config.match),
         run.config.relax,
         missing=inputs.missing(run_uri),
+        stiffness_map=np.stack([torn_section(run, z) for z in range(run.shape[0])]),
     )
     return relaxed.minimum.u, inputs.read_all(open_array(run_uri, "fields"))
 
@@ -124,7 +126,7 @@ def _solution(run_uri: str) -> tuple[Vector, np.ndarray]:
 
 def _phases(run_uri: str) -> list[str]:
     names = [f"gather-{i}-{r}" for i in range(50) for r in range(4)]
-    names += [f"sweep-{i}-{c}" for i in range(50) for c in range(2)]
+    names += [f"sweep-{i}-{c}" for i in range(50) for c in range(8)]
     return [name for name in names if records.recorded(run_uri, "relax", name)]
 
 
