@@ -75,6 +75,9 @@ bench-storage: install
 accuracy: install
 	@$(BIN)/python -m tests.accuracy.match_table
 	@$(BIN)/python -m tests.accuracy.tuning
+	@$(BIN)/python -m tests.accuracy.relax_table --write
+	@$(BIN)/python -m tests.accuracy.sigma_table --write
+	@$(BIN)/python -m tests.accuracy.drift
 
 faults: install
 	@$(BIN)/python -m tests.faults.table

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,8 +22,9 @@ from tests.accuracy.relax_matched import Matched, matched
 from tests.accuracy.relax_measures import Residuals, correlation, residuals, show
 from tests.accuracy.relax_steps import relaxed
 from tests.accuracy.sets import SETS, missing
+from tests.pages import write_table
 
-PAGE = Path(__file__).parents[2] / "docs" / "relaxation-accuracy.md"
+PAGE = "relaxation-accuracy.md"
 _HEAD = """\
 | set | truth | recipe | flaw | coarse | all | away | near defects | inner | 5 apart | upright | \
 5 apart, upright | worst pair | valid | flipped | bridged | Pearson |
@@ -55,8 +55,8 @@ def main() -> None:
             cracks.append(crack_row(case, found))
     print(_CRACK_HEAD + "\n".join(cracks))
     if options.write:
-        write_table("relaxation", _HEAD + "\n".join(lines))
-        write_table("cracks", _CRACK_HEAD + "\n".join(cracks))
+        write_table(PAGE, "relaxation", _HEAD + "\n".join(lines))
+        write_table(PAGE, "cracks", _CRACK_HEAD + "\n".join(cracks))
 
 
 def row(case: Case, groups: list[Matched]) -> tuple[str, Residuals]:
@@ -109,16 +109,6 @@ def percentiles(values: NDArray[np.float64], which: tuple[int, ...] = (50, 95, 9
     if not values.size:
         return "-"
     return " / ".join(f"{value:.2f}" for value in np.percentile(values, which))
-
-
-def write_table(name: str, table: str) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->``."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, start, rest = text.partition(f"<!-- {name} -->")
-    _, stop, after = rest.partition(f"<!-- /{name} -->")
-    if not (start and stop):
-        raise ValueError(f"{PAGE.name} has no markers <!-- {name} --> and <!-- /{name} -->")
-    PAGE.write_text(f"{before}{start}\n{table.rstrip()}\n{stop}{after}", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:

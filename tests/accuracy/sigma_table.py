@@ -28,8 +28,9 @@ from alignment.sigma_model import EXPONENT, FACTOR
 from tests.accuracy.relax_cases import Case, Truth
 from tests.accuracy.relax_matched import Matched, matched
 from tests.accuracy.relax_steps import relaxed
-from tests.accuracy.relax_table import write_table
+from tests.accuracy.relax_table import PAGE
 from tests.accuracy.sets import SETS
+from tests.pages import write_table
 
 Values = NDArray[np.float64]
 
@@ -66,7 +67,7 @@ def main() -> None:
     table = _HEAD + "\n".join(lines)
     print(table)
     if options.write:
-        write_table("sigma", table)
+        write_table(PAGE, "sigma", table)
 
 
 def cases() -> Iterator[Case]:
