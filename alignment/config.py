@@ -290,11 +290,11 @@ class RelaxConfig(Config):
     """Conjugate-gradient steps of one round before a ConvergenceError."""
     locked: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Sections that stay where the coarse stage put them; the others come to them."""
-    slab_sections: Annotated[int, Field(ge=4)] = 64
-    """A taller stack is relaxed in slabs of about so many sections, side by side; the answer is
-    the same. A worker needs some 300 bytes a node of a slab and its overlaps."""
+    slab_sections: Annotated[int, Field(ge=4)] | None = None
+    """A stack is relaxed in slabs of about so many sections, side by side, with the answer of one
+    solve. By default it is cut (64) only beyond four million nodes, 1.8 GB of memory."""
     tile_nodes: Annotated[int, Field(ge=32)] = 256
-    """A wider one in tiles of about so many nodes a side."""
+    """Slabs that are wider are cut into tiles of about so many nodes a side."""
     max_sweeps: Annotated[int, Field(ge=1)] = 40
     """Rounds over all slabs and tiles before a ConvergenceError; some six are enough."""
 

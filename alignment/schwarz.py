@@ -31,6 +31,8 @@ from alignment.newton import Minimum, length, minimise
 OVERLAP_SECTIONS, OVERLAP_NODES = 8, 16
 """How far boxes reach into their neighbours. Between sections that matches of ten times the usual
 weight tie, what the coarse mesh is too coarse to carry fades over some 7 of them."""
+SLAB_SECTIONS = 64
+"""Of a slab, unless the configuration says otherwise."""
 _MOST_HALVINGS = 3  # of the coarse mesh
 _COARSE_TOLERANCE = 1e-3
 _LOCAL_REDUCTION = 0.03  # of a box's gradient in one sweep; its rim is not final anyhow
@@ -133,6 +135,15 @@ class Decomposition:
         return Nodes((0, 0, 0), self.grid)
 
 
+def count_boxes(grid: Triple, config: RelaxConfig) -> Triple:
+    """Return into how many boxes a grid of nodes (nz, ny, nx) is cut along each axis."""
+    tile, slab = config.tile_nodes, config.slab_sections
+    if slab is None and prod(grid) <= SLAB_SECTIONS * tile * tile:
+        return 1, 1, 1
+    sizes = (slab or SLAB_SECTIONS, tile, tile)
+    return _triple(max(round(n / size), 1) for n, size in zip(grid, sizes, strict=True))
+
+
 def decompose(
     grid: Triple,
     config: RelaxConfig,
@@ -154,11 +165,7 @@ def decompose(
     reach_px : float
         Length of the longest match.
     """
-    node, tile = config.node_spacing_px, config.tile_nodes
-    counts = _triple(
-        max(round(n / size), 1)
-        for n, size in zip(grid, (config.slab_sections, tile, tile), strict=True)
-    )
+    node, counts = config.node_spacing_px, count_boxes(grid, config)
     halvings = _MOST_HALVINGS
     while halvings > 1 and any(
         k > 1 and n // k < 2 ** (halvings + 1) for n, k in zip(grid, counts, strict=True)

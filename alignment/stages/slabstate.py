@@ -28,6 +28,7 @@ from alignment.schwarz import (
     Problem,
     Triple,
     Turn,
+    count_boxes,
     decompose,
     match_range,
     paint,
@@ -74,10 +75,7 @@ class Solved(NamedTuple):
 
 def is_cut(run: Run) -> bool:
     """Whether a run's stack is large enough to be relaxed in boxes."""
-    grid = grid_of(run)
-    config = run.config.relax
-    sizes = (config.slab_sections, config.tile_nodes, config.tile_nodes)
-    return any(round(n / size) > 1 for n, size in zip(grid, sizes, strict=True))
+    return count_boxes(grid_of(run), run.config.relax) != (1, 1, 1)
 
 
 def create_outputs(run: Run, shape: tuple[int, int, int, int]) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ from alignment.schwarz import (
     Nodes,
     Problem,
     correct,
+    count_boxes,
     decompose,
     gather,
     history,
@@ -193,6 +194,20 @@ def test_cores_tile_the_nodes_and_boxes_of_a_colour_share_nothing(sizes):
             seen = box.moved.grown(cut.halo, grid)
             assert not any(seen.meets(other.moved) for other in others)
         assert reached.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("grid", "slab", "expected"),
+    [
+        ((500, 33, 33), None, (1, 1, 1)),
+        ((500, 33, 33), 64, (8, 1, 1)),
+        ((60, 250, 250), None, (1, 1, 1)),
+        ((200, 250, 250), None, (3, 1, 1)),
+        ((64, 600, 1000), None, (1, 2, 4)),
+    ],
+)
+def test_a_stack_is_cut_only_if_it_is_large_or_it_is_asked_for(grid, slab, expected):
+    assert count_boxes(grid, RelaxConfig(slab_sections=slab)) == expected
 
 
 def test_restriction_is_the_transpose_of_interpolation():
