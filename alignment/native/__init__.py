@@ -84,7 +84,7 @@ def _load(isa: str) -> ctypes.CDLL | None:
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError:
-        _log.warning("%s is not built; matching runs without it, ten times slower", path.name)
+        _log.warning("%s is not built: matching is slow, relaxation impossible", path.name)
         return None
     loaded.petalign_sources.restype = ctypes.c_char_p
     built_from = loaded.petalign_sources().decode()

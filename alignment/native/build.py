@@ -92,4 +92,4 @@ if __name__ == "__main__":
     if used:
         print(f"compiled the kernel ({', '.join(isas())}) with {' '.join(used)}")
     else:
-        print("no C++ compiler compiles the kernel: matching runs without it, ten times slower")
+        print("no C++ compiler compiles the kernel: matching is slow, relaxation impossible")

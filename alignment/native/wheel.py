@@ -24,7 +24,7 @@ class KernelHook(BuildHookInterface):  # type: ignore[misc]
         finally:
             sys.path.remove(self.root)
         if not build():
-            return  # a wheel for every platform, which matches in numpy
+            return  # a wheel for every platform, which cannot relax
         root = Path(self.root)
         build_data["artifacts"] += [library_path(i).relative_to(root).as_posix() for i in isas()]
         build_data["pure_python"] = False
