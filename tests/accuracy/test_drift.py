@@ -2,21 +2,23 @@
 
 import pytest
 
+from alignment.config import RelaxConfig
 from tests.accuracy.drift import CASES, FAR, WanderingFields, biased_matches, measure
 
-BIASED = CASES[:2]
+BIASED = (CASES[0], CASES[2])
+"""Off by 0.2 px everywhere; and turning slowly."""
 
 
 @pytest.mark.parametrize("case", BIASED, ids=lambda case: case.name)
 def test_biased_matches_do_not_let_500_sections_wander(case):
-    drift = measure(case, FAR["8, 32"], anchor=0.01, nodes=4)
-    assert drift.peak_to_peak < 5
-    assert drift.neighbours < 0.7
+    drift = measure(case, FAR["8, 32"], anchor=RelaxConfig().anchor, nodes=4)
+    assert drift.largest < 5
+    assert drift.neighbours < 0.8
 
 
 def test_long_range_matches_hold_what_hardly_an_anchor_holds():
-    near = measure(BIASED[0], anchor=1e-4, sections=250, nodes=4)
-    far = measure(BIASED[0], FAR["8, 32"], anchor=1e-4, sections=250, nodes=4)
+    near = measure(BIASED[0], anchor=1e-3, sections=250, nodes=4)
+    far = measure(BIASED[0], FAR["8, 32"], anchor=1e-3, sections=250, nodes=4)
     assert far.largest < 0.85 * near.largest
 
 
