@@ -290,9 +290,9 @@ class RelaxConfig(Config):
     """Conjugate-gradient steps of one round before a ConvergenceError."""
     locked: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Sections that stay where the coarse stage put them; the others come to them."""
-    slab_sections: Annotated[int, Field(ge=4)] | None = None
-    """A stack is relaxed in slabs of about so many sections, side by side, with the answer of one
-    solve. By default it is cut (64) only beyond four million nodes, 1.8 GB of memory."""
+    slab_sections: Annotated[int, Field(ge=0)] = 0
+    """A stack is relaxed in slabs of about so many sections (4 at least), side by side, with the
+    answer of one solve. 0: in slabs of 64, and only beyond four million nodes, 1.8 GB of memory."""
     tile_nodes: Annotated[int, Field(ge=32)] = 256
     """Slabs that are wider are cut into tiles of about so many nodes a side."""
     max_sweeps: Annotated[int, Field(ge=1)] = 40

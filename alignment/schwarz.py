@@ -33,6 +33,7 @@ OVERLAP_SECTIONS, OVERLAP_NODES = 8, 16
 weight tie, what the coarse mesh is too coarse to carry fades over some 7 of them."""
 SLAB_SECTIONS = 64
 """Of a slab, unless the configuration says otherwise."""
+LEAST_SECTIONS = 4
 _MOST_HALVINGS = 3  # of the coarse mesh
 _COARSE_TOLERANCE = 1e-3
 _LOCAL_REDUCTION = 0.03  # of a box's gradient in one sweep; its rim is not final anyhow
@@ -138,9 +139,9 @@ class Decomposition:
 def count_boxes(grid: Triple, config: RelaxConfig) -> Triple:
     """Return into how many boxes a grid of nodes (nz, ny, nx) is cut along each axis."""
     tile, slab = config.tile_nodes, config.slab_sections
-    if slab is None and prod(grid) <= SLAB_SECTIONS * tile * tile:
+    if not slab and prod(grid) <= SLAB_SECTIONS * tile * tile:
         return 1, 1, 1
-    sizes = (slab or SLAB_SECTIONS, tile, tile)
+    sizes = (max(slab or SLAB_SECTIONS, LEAST_SECTIONS), tile, tile)
     return _triple(max(round(n / size), 1) for n, size in zip(grid, sizes, strict=True))
 
 

@@ -199,11 +199,11 @@ def test_cores_tile_the_nodes_and_boxes_of_a_colour_share_nothing(sizes):
 @pytest.mark.parametrize(
     ("grid", "slab", "expected"),
     [
-        ((500, 33, 33), None, (1, 1, 1)),
+        ((500, 33, 33), 0, (1, 1, 1)),
         ((500, 33, 33), 64, (8, 1, 1)),
-        ((60, 250, 250), None, (1, 1, 1)),
-        ((200, 250, 250), None, (3, 1, 1)),
-        ((64, 600, 1000), None, (1, 2, 4)),
+        ((60, 250, 250), 0, (1, 1, 1)),
+        ((200, 250, 250), 0, (3, 1, 1)),
+        ((64, 600, 1000), 0, (1, 2, 4)),
     ],
 )
 def test_a_stack_is_cut_only_if_it_is_large_or_it_is_asked_for(grid, slab, expected):
