@@ -7,12 +7,12 @@ from math import ceil, prod
 from typing import Any
 
 from alignment.config import PipelineConfig
+from alignment.decomposition import Decomposition, decompose
 from alignment.errors import ConfigError
 from alignment.fields import node_grid
 from alignment.match import CHANNELS, grid_spacing_px
 from alignment.pyramid import levels_of_shard
 from alignment.runs import DEFAULT_RESOLUTION_NM, pyramid_levels
-from alignment.schwarz import Decomposition, decompose
 from storage.grid import ZYX, cut_grid
 from storage.ome import level_shape
 from storage.sections import open_source

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from alignment.decomposition import Decomposition, Nodes
 from alignment.runs import Run, load
-from alignment.schwarz import CORRECTION, Decomposition, Nodes, Turn, history
+from alignment.schwarz import CORRECTION, Turn, history
 from alignment.stages import inputs
 from alignment.stages.slabstate import (
     Slab,

@@ -13,26 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.confidence import solver_weight
+from alignment.decomposition import (
+    Box,
+    Decomposition,
+    Nodes,
+    Triple,
+    count_boxes,
+    decompose,
+    match_range,
+)
 from alignment.energy import Condensed, Vector
 from alignment.fields import node_grid
 from alignment.links import Links, PairMatches
 from alignment.match import CHANNELS, grid_spacing_px
 from alignment.relax import REPAIR_FACTOR
 from alignment.runs import Run, load
-from alignment.schwarz import (
-    CORRECTION,
-    Box,
-    Decomposition,
-    Gathered,
-    Nodes,
-    Problem,
-    Triple,
-    Turn,
-    count_boxes,
-    decompose,
-    match_range,
-    paint,
-)
+from alignment.schwarz import CORRECTION, Gathered, Problem, Turn, paint
 from alignment.stages import inputs
 from alignment.stages.torn import torn_section
 from alignment.stages.units import Section, Whole

@@ -4,18 +4,15 @@ import numpy as np
 import pytest
 
 from alignment.config import RelaxConfig
+from alignment.decomposition import Nodes, count_boxes, decompose, match_range
 from alignment.energy import StackEnergy
 from alignment.newton import minimise
 from alignment.schwarz import (
     CORRECTION,
-    Nodes,
     Problem,
     correct,
-    count_boxes,
-    decompose,
     gather,
     history,
-    match_range,
     paint,
     prolong,
     restrict,
