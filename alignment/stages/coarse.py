@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from alignment.affines import Affine
 from alignment.coarse import (
     PairAffine,
     estimate_mirrored_pair,
@@ -128,7 +129,9 @@ def solve(_: Whole, *, run_uri: str) -> Record:
     matrices, canvas = fit_canvas(mirrored_again(solution.matrices, turned, width), run.section_yx)
     digest = inputs.write_all(open_array(run_uri, "coarse"), matrices)
     return {
+        "matrices": matrices.tolist(),
         "canvas": [int(n) for n in canvas],
+        "seat": _seat(matrices, run.section_yx),
         "rejected": sorted([int(z), int(d)] for z, d in solution.rejected),
         "bridged": sorted(int(z) for z in solution.bridged),
         "mirrored": scores,
@@ -140,3 +143,10 @@ def solve(_: Whole, *, run_uri: str) -> Record:
         "sha256": digest,
         "bytes_written": int(matrices.nbytes),
     }
+
+
+def _seat(matrices: Affine, section_yx: tuple[int, int]) -> list[int]:
+    """Return `inputs.Coarse.seat`."""
+    centre = (np.array(section_yx) - 1) / 2
+    on_canvas = [np.linalg.solve(c[:, :2], centre - c[:, 2]) for c in matrices]
+    return [int(n) for n in np.rint(centre - np.mean(on_canvas, axis=0))]
