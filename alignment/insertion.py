@@ -96,18 +96,18 @@ def _suggested(
     poses, placed = poses.copy(), held.copy()
     while True:
         best: tuple[float, int, Affine] | None = None
-        for i in np.flatnonzero(~placed):
+        for i in np.flatnonzero(~placed).tolist():
             to_placed = np.flatnonzero(
                 ((links.moving == i) & placed[links.fixed])
                 | ((links.fixed == i) & placed[links.moving])
             )
             found = [
-                links.suggestion(int(k), poses, frame, of_fixed=bool(links.fixed[k] == i))[1]
+                links.suggestion(int(k), poses, frame, of_fixed=links.fixed[k] == i)[1]
                 for k in to_placed
             ]
             votes = _votes(found, links.weight[to_placed], frame)
             if votes.size and (best is None or votes.max() > best[0]):
-                best = float(votes.max()), int(i), found[int(votes.argmax())]
+                best = float(votes.max()), i, found[int(votes.argmax())]
         if best is None:
             return poses, placed
         _, i, poses[i] = best

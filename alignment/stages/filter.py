@@ -77,8 +77,8 @@ def reads_matches(unit: Section, *, run_uri: str) -> list[Ref | str]:
     own = [ref for d, k in _own(run, z).items() for ref in pair_refs(run, z, d, retry=k)]
     links = [ref for a, b in _cycles(run, z) for ref in pair_refs(run, z - a, b - a)]
     ends = [z, *(z - d for d in _own(run, z))]
-    seen = [*map(inputs.masked, ends), *inputs.place_facts(run_uri, *ends)]
-    return [*own, *links, *holes_refs(run, z), *seen, shipped_model().text()]
+    seen = [*own, *links, *holes_refs(run, z), *map(inputs.masked, ends)]
+    return [*seen, *inputs.place_facts(run_uri, *ends), shipped_model().text()]
 
 
 def judge(unit: Section, *, run_uri: str) -> Record:

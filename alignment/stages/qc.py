@@ -195,6 +195,13 @@ def _notes(run: Run) -> tuple[str, ...]:
             f"Of {trusted:,} trusted matches {sum(pair['right'] for pair in pairs):,.0f} are "
             f"expected to be right to {RIGHT_PX:g} px, by their confidence."
         )
+    beyond = records.read_records(run.uri, "coarse", "solve")["all"]["beyond_canvas_px"]
+    if beyond:
+        far = ", ".join(f"{run.section_names[int(z)]} by {px} px" for z, px in beyond.items())
+        notes.append(
+            f"Sections that reach beyond the canvas: {far}. An update keeps the canvas; align the "
+            "volume anew to see all of them."
+        )
     sigma = run.config.qc.smoothing_px
     if sigma:
         notes.append(
