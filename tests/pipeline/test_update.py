@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
 import tifffile
 
 from alignment.changes import Changes, compare, find_changes
+from alignment.commands.lineage import lineage_of, touched_by
+from alignment.errors import DataError
 from alignment.phantom import Phantom, PhantomConfig
 from alignment.planning.rehearsal import rehearse
 from alignment.runs import definition, load, prepare
@@ -153,3 +156,31 @@ def test_changes_are_told_by_name(second, first):
     assert find_changes(str(folder / "raw"), str(folder / "none"), CONFIG).new == tuple(
         before["section_names"]
     )
+
+
+def test_a_shard_knows_what_it_was_made_from(second):
+    before, after, _ = second
+    found = lineage_of(after, (11, 100.0, 200.0))
+    assert found.unit[:2] == ("render", "shards")
+    assert found.epochs == (2,)
+    assert objects(after, "render").items() >= found.objects.items()
+    names = {section["name"] for section in found.sections}
+    assert names >= {"section010", "section011", "section012", "section013"}
+    assert found.settings["relax"]["stiffness"] == load(after).config.relax.stiffness
+    assert found.code["match"] == definition(after)["stages"]["match"]
+    assert [model.split()[0] for model in found.models] == ["engine", "model"]
+    assert found.kept_from == before.rpartition("/")[2]
+    alone = lineage_of(after, (0, 0.0, 0.0))
+    assert alone.units["relax"] == 2  # both sections' fields were kept
+    with pytest.raises(DataError, match="does not hold"):
+        lineage_of(after, (14, 0.0, 0.0))
+
+
+def test_a_section_knows_what_it_has_a_part_in(second):
+    _, after, _ = second
+    found = touched_by(after, 13)
+    shards = {re.search(r"_z(\d+)_", name)[1] for name in found["render"]}
+    assert set(map(int, shards)) == {10, 12}
+    assert "kept/z000003" not in found["relax"]
+    with pytest.raises(DataError, match="section 14 does not exist"):
+        touched_by(after, 14)
