@@ -40,6 +40,12 @@ class Run:
     section_names: tuple[str, ...]
     config: PipelineConfig
     provenance: Mapping[str, Any]
+    slab: range | None = None
+    """The only sections whose units are asked for; None asks for those of all."""
+
+    def owns(self, z: int) -> bool:
+        """Return whether the units of section z are asked for."""
+        return self.slab is None or z in self.slab
 
     @property
     def section_mips(self) -> int:
