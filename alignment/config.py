@@ -325,6 +325,14 @@ class QcConfig(Config):
     """Cut-outs before and after in the report."""
 
 
+class UpdateConfig(Config):
+    """How far a change reaches in a volume that is published."""
+
+    junction_sections: Annotated[int, Field(ge=0, le=1024)] = 4
+    """Sections on each side of a new or changed one that are relaxed again; those beyond keep every
+    byte. At least `match.neighbours` lets all that is matched with it give way."""
+
+
 class PipelineConfig(Config):
     """The complete configuration of a run; frozen into the run's folder."""
 
@@ -337,6 +345,7 @@ class PipelineConfig(Config):
     relax: RelaxConfig = RelaxConfig()
     render: RenderConfig = RenderConfig()
     qc: QcConfig = QcConfig()
+    update: UpdateConfig = UpdateConfig()
 
     @model_validator(mode="after")
     def _mips_agree(self) -> Self:

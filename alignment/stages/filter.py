@@ -76,8 +76,9 @@ def reads_matches(unit: Section, *, run_uri: str) -> list[Ref | str]:
     run, z = load(run_uri), unit.z
     own = [ref for d, k in _own(run, z).items() for ref in pair_refs(run, z, d, retry=k)]
     links = [ref for a, b in _cycles(run, z) for ref in pair_refs(run, z - a, b - a)]
-    seen = [inputs.masked(k) for k in (z, *(z - d for d in _own(run, z)))]
-    return [*own, *links, *holes_refs(run, z), *seen, inputs.PLACED, shipped_model().text()]
+    ends = [z, *(z - d for d in _own(run, z))]
+    seen = [*own, *links, *holes_refs(run, z), *map(inputs.masked, ends)]
+    return [*seen, *inputs.place_facts(run_uri, *ends), shipped_model().text()]
 
 
 def judge(unit: Section, *, run_uri: str) -> Record:

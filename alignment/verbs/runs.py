@@ -39,6 +39,13 @@ def align(
     volume: str,
     config: ConfigFile = None,
     settings: Settings = None,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update",
+            help="Keep what is published of sections far from any that is new or changed.",
+        ),
+    ] = False,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +58,7 @@ def align(
         values = read_config(config, settings).model_dump(mode="json")
         with steps(quiet=as_json) as tell:
             source = sections_of(source, volume, tell=tell)
-        run_uri = prepare(source, volume, values)
+        run_uri = prepare(source, volume, values, update=update)
     _drive(run_uri, workers=workers, as_json=as_json)
 
 
