@@ -1,11 +1,10 @@
 """Bring the published version up to date: find what changed, run only that, publish.
 
-Nothing new, nothing done: the tasks behind `look` are skipped, and there is no new version. What
-`source` and `volume` are is in the Airflow Variable `petalign_nightly`, or in the parameters. A
-facility with several volumes writes one line for each into a DAG file of its own; see
+`source` and `volume` are in the Airflow Variable `petalign_nightly`, or in the parameters. A
+facility with several volumes writes one such line for each into a DAG file of its own; see
 docs/nightly.md.
 """
 
 from petalign_airflow.nightly import nightly_dag
 
-dag = nightly_dag("reprocess_nightly", doc_md=__doc__)
+dag = nightly_dag("reprocess_nightly")

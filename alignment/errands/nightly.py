@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alignment.changes import find_changes
 from alignment.config import parse_config
-from alignment.errands._changes import find_changes
 from alignment.runs import load, prepare
 from storage.publish import read_pointer
 from storage.store import join, normalise_uri
@@ -15,7 +15,7 @@ from storage.store import join, normalise_uri
 def look(source: str, volume: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return how a source and its settings differ from what is published, as JSON values.
 
-    Besides the fields of the changes, ``is_empty``.
+    The fields of `alignment.changes.Changes`, ``is_empty`` and ``sentence``.
 
     Raises
     ------
@@ -25,12 +25,12 @@ def look(source: str, volume: str, settings: Mapping[str, Any]) -> dict[str, Any
         If the source cannot be understood.
     """
     changes = find_changes(source, volume, settled(volume, settings))
-    return {**changes.as_dict(), "is_empty": changes.is_empty}
+    return {**changes.as_dict(), "sentence": changes.sentence}
 
 
 def prepare_update(source: str, volume: str, settings: Mapping[str, Any]) -> str:
     """Freeze an update of the published run, or a first run, and return its URI."""
-    return prepare(source, volume, settled(volume, settings))
+    return prepare(source, volume, settled(volume, settings), update=True)
 
 
 def settled(volume: str, settings: Mapping[str, Any]) -> dict[str, Any]:

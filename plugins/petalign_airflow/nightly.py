@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.utils.skipmixin import SkipMixin
@@ -18,10 +19,16 @@ from petalign_airflow.params import nested
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+DOC = """Bring the published version up to date: find what changed, run only that, publish.
+
+Nothing new, nothing done: the tasks behind `look` are skipped, and there is no new version.
+"""
+
 LOOK_TIMEOUT_S = 3600.0
 """Listing a large source takes a while: a request for every 1,000 objects."""
 
-NAMES_TOLD = 20
+KINDS = ("new", "changed", "removed", "moved", "settings", "code")
+"""Of changes, as `alignment.changes` names them."""
 
 
 class FindChangesOperator(BaseOperator, SkipMixin):
@@ -68,13 +75,19 @@ class FindChangesOperator(BaseOperator, SkipMixin):
             )
         except FINAL_ERRORS as error:
             raise AirflowFailException(str(error)) from error
-        for line in _words(found):
-            self.log.info(line)
+        self._tell(found)
         context["ti"].xcom_push(key="changes", value=_summary(found))
-        if found["is_empty"] or (_only_code(found) and not order.get("code")):
-            self.log.info("nothing to do: %s is what %s gives", volume, source)
+        if found["is_empty"] and not (order.get("code") and found["code"]):
+            self.log.info("nothing to do: %s is published in %s", source, volume)
             self.skip(context["ti"], self.get_flat_relatives(upstream=False))
         return {"source": source, "volume": volume, "settings": settings}
+
+    def _tell(self, found: dict[str, Any]) -> None:
+        """Write every name into the log."""
+        self.log.info("published: run %s; %s", found["base"] or "none yet", found["sentence"])
+        for kind in KINDS:
+            if found[kind]:
+                self.log.info("%s: %s", kind, ", ".join(found[kind]))
 
 
 class PrepareUpdateOperator(BaseOperator):
@@ -123,14 +136,14 @@ def nightly_dag(
     variable: str = VARIABLE,
     source: str | None = None,
     volume: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     is_paused_upon_creation: bool = True,
-    doc_md: str | None = None,
 ) -> DAG:
     """Return a DAG that keeps one volume up to date.
 
     :param schedule: a cron expression in UTC, or anything that a DAG can be scheduled by
     :param variable: the Airflow Variable with source, volume and settings, read by its first task
-    :param source, volume: defaults of the parameters, for a DAG that needs no Variable
+    :param source, volume, settings: defaults of the parameters, for a DAG that needs no Variable
     :param is_paused_upon_creation: a DAG that nobody has looked at yet does not start by itself
     """
     if isinstance(schedule, str):
@@ -138,7 +151,7 @@ def nightly_dag(
     params = place_params("source", "volume")
     params["source"].value, params["volume"].value = source, volume
     params["settings"] = Param(
-        {},
+        dict(settings or {}),
         "Settings that shall differ from those of the published version, by name, such as "
         '{"match.neighbours": 3}.',
         type=["object", "null"],
@@ -159,7 +172,7 @@ def nightly_dag(
         default_args=DEFAULT_ARGS,
         is_paused_upon_creation=is_paused_upon_creation,
         tags=["petalign"],
-        doc_md=doc_md or nightly_dag.__doc__,
+        doc_md=DOC,
     ) as dag:
         look = FindChangesOperator(task_id="look", variable=variable)
         prepare = PrepareUpdateOperator(task_id="prepare", order=look.output)
@@ -167,31 +180,6 @@ def nightly_dag(
     return dag
 
 
-def _only_code(found: dict[str, Any]) -> bool:
-    """Return whether sections and settings are the published ones."""
-    kinds = ("new", "changed", "removed", "settings")
-    return bool(found["base"]) and not any(found[kind] for kind in kinds)
-
-
 def _summary(found: dict[str, Any]) -> dict[str, Any]:
     """Return counts: a list of names can be as long as the volume is thick."""
-    kinds = ("new", "changed", "removed")
-    counts = {kind: len(found[kind]) for kind in kinds}
-    return {
-        "base": found["base"],
-        **counts,
-        "settings": list(found["settings"]),
-        "code": bool(found["code"]),
-    }
-
-
-def _words(found: dict[str, Any]) -> list[str]:
-    lines = [f"published version: run {found['base'] or 'none yet'}"]
-    for kind in ("new", "changed", "removed", "settings"):
-        names = found[kind]
-        if names:
-            more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
-            lines.append(f"{kind}: {len(names)}: {', '.join(names[:NAMES_TOLD])}{more}")
-    if found["code"]:
-        lines.append("the program or its libraries changed since")
-    return lines
+    return {"base": found["base"], **{kind: len(found[kind]) for kind in KINDS}}

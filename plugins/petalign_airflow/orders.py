@@ -74,7 +74,7 @@ def read_order(
         )
         run = context.get("dag_run")
         is_idle = not described and not any(params.get(place) for place in places)
-        if is_idle and run is not None and str(run.run_type) not in BY_HAND:
+        if is_idle and run is not None and run.run_type not in BY_HAND:
             raise AirflowSkipException(f"nothing to do: {message}")
         raise AirflowFailException(message)
     for place in places:
