@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from alignment.attachments import attached
 from alignment.config import PipelineConfig, parse_config
 from alignment.errors import DataError
 from alignment.updates import Base, base_of, is_same_work
@@ -41,6 +42,8 @@ class Run:
     section_names: tuple[str, ...]
     config: PipelineConfig
     provenance: Mapping[str, Any]
+    attachments: Mapping[str, Any]
+    """What was frozen by `alignment.attachments`."""
     base: Base | None = None
     """The run that this one updates, and what it keeps of it; None for one from scratch."""
 
@@ -144,6 +147,7 @@ def define(source: str, config: Mapping[str, Any] | None = None) -> dict[str, An
         )
     resolution = settings.volume.resolution_nm or opened.resolution_nm or DEFAULT_RESOLUTION_NM
     return {
+        **attached(settings, opened.shape),
         "source_uri": source_uri,
         "source": opened.describe(),
         "shape": list(opened.shape),
@@ -219,5 +223,6 @@ def load(run_uri: str) -> Run:
         section_names=tuple(frozen["section_names"]),
         config=parse_config(frozen["config"]),
         provenance=frozen["provenance"],
+        attachments={name: frozen[name] for name in ("drawn", "model") if name in frozen},
         base=Base.of(frozen["base"]) if "base" in frozen else None,
     )

@@ -101,9 +101,10 @@ def altered(before: Frozen, now: Frozen, stages: tuple[str, ...]) -> bool:
 def changed_settings(before: Frozen, now: Frozen) -> tuple[str, ...]:
     """Return the settings ``stage.name`` that differ; those of cutting and of updates do not count.
 
-    How arrays are cut changes no voxel; units say for themselves if they hang on it.
+    How arrays are cut changes no voxel; units say for themselves if they hang on it. Drawn masks
+    and models count by their content, wherever it lies.
     """
-    ignored = ("update.", "volume.slab_sections", "volume.read_back")
+    ignored = ("update.", "volume.slab_sections", "volume.read_back", "masks.drawn", "filter.model")
     names = []
     for stage, values in now["config"].items():
         old = before["config"].get(stage, {})
@@ -112,7 +113,8 @@ def changed_settings(before: Frozen, now: Frozen) -> tuple[str, ...]:
             for name in sorted({*values, *old})
             if old.get(name) != values.get(name)
         ]
-    return tuple(name for name in names if not name.startswith(ignored))
+    model = ["filter.model"] if before.get("model") != now.get("model") else []
+    return (*(name for name in names if not name.startswith(ignored)), *model)
 
 
 def changed_code(before: Frozen, now: Frozen) -> tuple[str, ...]:

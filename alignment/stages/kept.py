@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,8 +76,8 @@ def keep_field(unit: Section, *, run_uri: str) -> Record:
         If an object of the earlier run is not what it was.
     """
     run = load(run_uri)
-    copied = 0
-    for stored in kept_objects(run, unit.z):
+    copied = kept_objects(run, unit.z)
+    for stored in copied:
         data = store.read_bytes(store.join(run.base_uri, stored.path))
         if digest_of(data) != stored.blake3:
             raise CorruptError(
@@ -84,8 +85,13 @@ def keep_field(unit: Section, *, run_uri: str) -> Record:
                 f"`petalign repair {run.base_uri}`, or align the volume anew, not as an update"
             )
         store.create_bytes(store.join(run_uri, stored.path), data)
-        copied += len(data)
-    return {"bytes_read": copied, "bytes_written": copied}
+    return kept_record(copied)
+
+
+def kept_record(copied: Iterable[StoredObject]) -> Record:
+    """Return what copying some objects records."""
+    total = sum(stored.bytes for stored in copied)
+    return {"bytes_read": total, "bytes_written": total}
 
 
 def kept_objects(run: Run, z: int) -> list[StoredObject]:

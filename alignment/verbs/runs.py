@@ -25,13 +25,31 @@ def init(
     out.print(f"wrote {path}: every setting with its default; pass it with --config {path}")
 
 
-def plan(source: str, config: ConfigFile = None, as_json: Json = False) -> None:
+def plan(
+    source: str,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="A finished run, or a volume: print what would be computed again."),
+    ] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="With --against: not as an update; nothing is held.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Print what aligning SOURCE would read, write and need, and run nothing."""
     from alignment.commands.plan import plan as make_plan
+    from alignment.commands.rerun import plan_against, print_rerun
     from alignment.commands.summary import print_plan
 
     with exit_codes():
-        print_plan(make_plan(source, read_config(config)), as_json=as_json)
+        values = read_config(config, settings)
+        if against is not None:
+            plain = values.model_dump(mode="json")
+            print_rerun(*plan_against(source, against, plain, update=not anew), as_json=as_json)
+        else:
+            print_plan(make_plan(source, values), as_json=as_json)
 
 
 def align(

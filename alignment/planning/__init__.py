@@ -1,0 +1,1 @@
+"""What a run would need, and which of its units: before anything runs."""
