@@ -13,7 +13,7 @@ from petalign_airflow.orders import place_params
 
 with DAG(
     "verify_volume",
-    schedule=CronTriggerTimetable("0 4 * * 0", timezone="UTC"),
+    schedule=CronTriggerTimetable("0 4 * * 0", timezone="UTC", run_immediately=False),
     catchup=False,
     max_active_runs=1,
     params=place_params("volume")
@@ -38,7 +38,6 @@ with DAG(
         ),
     },
     default_args=DEFAULT_ARGS,
-    is_paused_upon_creation=True,
     tags=["petalign"],
     doc_md=__doc__,
 ):

@@ -137,17 +137,15 @@ def nightly_dag(
     source: str | None = None,
     volume: str | None = None,
     settings: Mapping[str, Any] | None = None,
-    is_paused_upon_creation: bool = True,
 ) -> DAG:
     """Return a DAG that keeps one volume up to date.
 
     :param schedule: a cron expression in UTC, or anything that a DAG can be scheduled by
     :param variable: the Airflow Variable with source, volume and settings, read by its first task
     :param source, volume, settings: defaults of the parameters, for a DAG that needs no Variable
-    :param is_paused_upon_creation: a DAG that nobody has looked at yet does not start by itself
     """
     if isinstance(schedule, str):
-        schedule = CronTriggerTimetable(schedule, timezone="UTC")
+        schedule = CronTriggerTimetable(schedule, timezone="UTC", run_immediately=False)
     params = place_params("source", "volume")
     params["source"].value, params["volume"].value = source, volume
     params["settings"] = Param(
@@ -170,7 +168,6 @@ def nightly_dag(
         max_active_runs=1,
         params=params,
         default_args=DEFAULT_ARGS,
-        is_paused_upon_creation=is_paused_upon_creation,
         tags=["petalign"],
         doc_md=DOC,
     ) as dag:

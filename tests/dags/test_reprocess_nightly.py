@@ -99,7 +99,7 @@ def night(dag, day: int, conf=None):
 
 def test_the_schedule_is_nightly_without_catching_up(dag):
     assert dag.timetable.expression == "0 2 * * *"
-    assert (dag.catchup, dag.max_active_runs, dag.is_paused_upon_creation) == (False, 1, True)
+    assert (dag.catchup, dag.max_active_runs) == (False, 1)
     assert [task.task_id for task in dag.topological_sort()] == ["look", "prepare", *STAGES]
 
 
