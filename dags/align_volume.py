@@ -7,27 +7,12 @@ A volume of more than `volume.slab_sections` sections is worked on in slabs: a s
 slab, named after its sections. Stages about the whole stack are one task.
 """
 
-from airflow.sdk import DAG, Asset, chain
+from airflow.sdk import DAG
 
-from petalign_airflow.operators import PrepareRunOperator, RunStageOperator
+from petalign_airflow.chain import stage_tasks
+from petalign_airflow.operators import PrepareRunOperator
 from petalign_airflow.params import run_params
 from petalign_airflow.retries import task_defaults
-
-STAGES = (
-    "ingest",
-    "masks",
-    "features",
-    "coarse",
-    "match",
-    "filter",
-    "relax",
-    "render",
-    "pyramid",
-    "qc",
-    "publish",
-)
-WHOLE = ("relax", "publish")
-ALIGNED = Asset("petalign_aligned_volume")
 
 with DAG(
     "align_volume",
@@ -38,20 +23,4 @@ with DAG(
     tags=["petalign"],
     doc_md=__doc__,
 ):
-    prepare = PrepareRunOperator(task_id="prepare", by_slab=True)
-    stages = [
-        RunStageOperator(
-            task_id=stage,
-            stage=stage,
-            run_uri=prepare.output["run_uri"],
-            outlets=[ALIGNED] if stage == "publish" else [],
-        )
-        if stage in WHOLE
-        else RunStageOperator.partial(
-            task_id=stage,
-            stage=stage,
-            map_index_template="sections {{ task.sections }}",
-        ).expand_kwargs(prepare.output)
-        for stage in STAGES
-    ]
-    chain(prepare, *stages)
+    stage_tasks(PrepareRunOperator(task_id="prepare", by_slab=True))

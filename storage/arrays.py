@@ -140,6 +140,27 @@ def open_array(run_uri: str, path: str, *, held: Trust | None = None) -> Array:
     return _assembled(f"{uri}/zarr.json", document, CheckedStore(uri), tails=tails)
 
 
+def open_growing(uri: str, path: str, sections: int) -> Array:
+    """Open an array of sections (z first) to write any of `sections`, those beyond its end too.
+
+    What is written replaces what was there, object by object; the array's own shape stays.
+
+    Raises
+    ------
+    MissingError
+        If there is no array.
+    CorruptError
+        If its metadata cannot be understood.
+    """
+    target = store.join(uri, path)
+    document = read_metadata(target, "zarr.json")
+    if not isinstance(document, dict) or document.get("node_type") != "array":
+        raise MissingError(f"{target} is not a zarr 3 array")
+    check_array(document, f"{target}/zarr.json")
+    longer = {**document, "shape": [max(sections, document["shape"][0]), *document["shape"][1:]]}
+    return _assembled(f"{target}/zarr.json", longer, CheckedStore(target, writes="any"))
+
+
 def open_foreign(uri: str, path: str = "") -> Array:
     """Open an array, zarr 2 or 3, that another program wrote, for reading only.
 

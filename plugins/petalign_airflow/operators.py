@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 LINGER_POLL_S = 0.25
 RUN_URI = "run_uri"
 """XCom with the URI of the run, whatever a task returns."""
+ATTACHED = (("masks", "drawn"), ("filter", "model"))
+"""Settings that are URIs of what a run reads beside its source."""
 
 
 class PrepareRunOperator(BaseOperator):
@@ -71,17 +74,32 @@ class PrepareRunOperator(BaseOperator):
         try:
             config = parse_config(nested(params)).model_dump(mode="json")
             source, volume = params["source"], params["volume"]
-            hook.check_uri(source)
-            hook.check_uri(volume)
+            check_uris(hook, source, volume, config)
             run_uri: str = hook.call("alignment.runs:prepare", source, volume, config)
-            labels = labels_of(run_uri) if self.by_slab else [ALL]
+            self.log.info("run %s", run_uri)
+            return told_slabs(context, run_uri) if self.by_slab else run_uri
         except FINAL_ERRORS as error:
             raise AirflowFailException(str(error)) from error
-        self.log.info("run %s, in %d slabs", run_uri, len(labels))
-        if not self.by_slab:
-            return run_uri
-        context["ti"].xcom_push(RUN_URI, run_uri)
-        return [{"run_uri": run_uri, "sections": label} for label in labels]
+
+
+def check_uris(hook: DaskHook, source: str, volume: str, config: Mapping[str, Any]) -> None:
+    """Refuse a run that would touch what the connection does not allow.
+
+    :param config: nested settings, of which some are URIs of what is read beside the source
+    :raises AirflowFailException: naming the URI, what is allowed, and the setting
+    """
+    beside = (config.get(part, {}).get(name) for part, name in ATTACHED)
+    for uri in (source, volume, *(uri for uri in beside if uri)):
+        hook.check_uri(uri)
+
+
+def told_slabs(context: Context, run_uri: str) -> list[dict[str, str]]:
+    """Return the arguments of `RunStageOperator` for each slab of a run; its URI is an XCom, too.
+
+    :raises ConfigError: if there are more slabs than Airflow maps
+    """
+    context["ti"].xcom_push(RUN_URI, run_uri)
+    return [{"run_uri": run_uri, "sections": label} for label in labels_of(run_uri)]
 
 
 class RunStageOperator(BaseOperator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from storage import store
 from storage.errors import CorruptError, MissingError, SourceError
 from storage.grid import ZYX, Box
+from storage.growing import read_listing
 from storage.sources.files import digest, slab_digests
 from storage.sources.grey import check_band, check_dtype, check_shape
 from storage.sources.resolution import Resolution, in_nm
@@ -106,7 +108,7 @@ class ZarrSource:
         for uri in dict.fromkeys((self.group_uri, self._array_uri)):
             for name in _METADATA:
                 try:
-                    metadata.append(store.read_bytes(store.join(uri, name)))
+                    metadata.append(_without_extent(store.read_bytes(store.join(uri, name))))
                 except MissingError:
                     continue
         array = self._array
@@ -141,6 +143,20 @@ class ZarrSource:
         self.__dict__.update(state)
 
 
+def _without_extent(metadata: bytes) -> bytes:
+    """Return the metadata of a node without how many sections there are.
+
+    A volume that grew at its end has the same voxels in the sections that it had before.
+    """
+    try:
+        document = json.loads(metadata)
+    except (ValueError, RecursionError):
+        return metadata
+    if isinstance(document, dict) and isinstance(document.get("shape"), list):
+        document["shape"] = document["shape"][-2:]
+    return json.dumps(document, sort_keys=True).encode()
+
+
 def open_zarr(uri: str) -> ZarrSource:
     """Find the sections of a zarr array or of the finest level of an OME-Zarr group.
 
@@ -164,9 +180,19 @@ def open_zarr(uri: str) -> ZarrSource:
     _check_axes(uri, array, axes)
     shape = (1, *array.shape) if array.ndim == 2 else array.shape[-3:]
     check_shape(shape, uri)
+    return ZarrSource(uri, path, shape, resolution_nm, _names(uri, shape[0]))
+
+
+def _names(uri: str, sections: int) -> tuple[str, ...]:
+    """Return the names that a volume states for its sections, or numbers."""
+    try:
+        listing = read_listing(uri)
+    except CorruptError:  # another program's file of this name is no reason to refuse the voxels
+        listing = None
+    if listing is not None and len(listing.names) >= sections:
+        return listing.names[:sections]
     name = uri.rpartition("/")[2]
-    names = tuple(f"{name}[{z}]" for z in range(shape[0]))
-    return ZarrSource(uri, path, shape, resolution_nm, names)
+    return tuple(f"{name}[{z}]" for z in range(sections))
 
 
 def has_zarr(uri: str) -> bool:

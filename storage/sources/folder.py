@@ -152,7 +152,7 @@ def open_folder(uri: str) -> FolderSource:
         same = ", ".join(n for n in files if PurePosixPath(n).stem == stem)
         raise SourceError(f"{uri} has {count} files for section {stem!r} ({same}); keep one")
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as threads:
-        found = list(threads.map(_size, [store.join(uri, name) for name in files]))
+        found = list(threads.map(image_size, [store.join(uri, name) for name in files]))
     sizes = [size for size in found if not isinstance(size, SourceError)]
     if not sizes:
         raise SourceError(f"none of the {len(files)} images can be used; the first: {found[0]}")
@@ -160,7 +160,7 @@ def open_folder(uri: str) -> FolderSource:
     return FolderSource(uri, shape, None, tuple(stems), tuple(files))
 
 
-def _size(uri: str) -> tuple[int, int] | SourceError:
+def image_size(uri: str) -> tuple[int, int] | SourceError:
     """Return (ny, nx) of an image of 8 bit from its header, or what is wrong with it."""
     try:
         with damage_named(uri), open_file(uri) as file:

@@ -1,0 +1,258 @@
+"""Airflow tasks for long errands on the cluster that are no stage of a run: ingest and verify."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.triggers.base import TriggerEvent
+
+from petalign_airflow.drivers import driver_name
+from petalign_airflow.hooks import DaskHook
+from petalign_airflow.links import DashboardLink
+from petalign_airflow.operators import LINGER_POLL_S
+from petalign_airflow.orders import VARIABLE, read_order
+from petalign_airflow.retries import FINAL_KINDS
+from petalign_airflow.triggers import StageTrigger
+from storage import ledger
+from storage.errors import MissingError, StorageError
+from storage.store import join, read_json
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+DRIVER = "alignment.errands.drive:run"
+FOLDER = "errands"
+"""Below the volume that an errand is about; as `alignment.errands.drive` has it."""
+
+LINES = 1_000
+"""Findings that the log shows; the result, whose URI it names, has all."""
+
+
+class ErrandOperator(BaseOperator):
+    """Do an errand on the Dask cluster without holding a worker slot, and tell what it found.
+
+    A retry finds the driver that it lost and goes on waiting; a cleared task begins anew.
+
+    :param errand: a name in ``alignment.errands.drive.ERRANDS``
+    :param about: the parameter with the volume that it is about, where its state is kept
+    :param places: parameters that are URIs, `about` among them
+    :param settings: its other parameters
+    :param variable: the Airflow Variable that holds places which the parameters leave open
+    :param dask_conn_id: the cluster, and what it may touch
+    :param poll_s: time between two looks at the ledger
+    :param silent_after_s: after so long without a heartbeat the driver is given up
+    :param linger_s: an errand that ends within this time is not deferred
+    """
+
+    operator_extra_links = (DashboardLink(),)
+
+    def __init__(
+        self,
+        *,
+        errand: str,
+        about: str,
+        places: Sequence[str],
+        settings: Sequence[str],
+        variable: str = VARIABLE,
+        dask_conn_id: str = DaskHook.default_conn_name,
+        poll_s: float = 10.0,
+        silent_after_s: float = 120.0,
+        linger_s: float = 30.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.errand = errand
+        self.about = about
+        self.places = tuple(places)
+        self.settings = tuple(settings)
+        self.variable = variable
+        self.dask_conn_id = dask_conn_id
+        self.poll_s = poll_s
+        self.silent_after_s = silent_after_s
+        self.linger_s = linger_s
+
+    def execute(self, context: Context) -> Any:
+        """Start the errand unless it is under way; wait for a short one, defer for a long one."""
+        hook = DaskHook(self.dask_conn_id)
+        order = read_order(
+            context, hook, places=self.places, known=self.settings, variable=self.variable
+        )
+        volume = order[self.about]
+        place = join(volume, FOLDER)
+        if ledger.read_state(place, self.errand).is_settled:  # an earlier one's
+            ledger.write_state(place, ledger.StageState(self.errand))
+        if ledger.claim(place, self.errand, silent_after_s=self.silent_after_s):
+            arguments = {name: order.get(name) for name in (*self.places, *self.settings)}
+            ti = context["ti"]
+            key = f"errand-{self.errand}-{ti.id}-{ti.try_number}"
+            name = driver_name(place, self.errand)
+            try:
+                hook.start(DRIVER, self.errand, volume, arguments, name=name, key=key)
+            except Exception as error:  # the claim is given back: a retry need not wait for it
+                ledger.stop(place, self.errand, str(error))
+                raise
+            self.log.info("started errand %s as Dask task %s", self.errand, key)
+        deadline = time.monotonic() + self.linger_s
+        while not (state := ledger.read_state(place, self.errand)).is_settled:
+            if time.monotonic() >= deadline:
+                self._watch(place)
+            time.sleep(LINGER_POLL_S)
+        return self.resume(context, asdict(state), place)
+
+    def resume(self, context: Context, event: dict[str, Any], place: str) -> Any:
+        """Return what was found, or fail in the errand's own words."""
+        hook, name = DaskHook(self.dask_conn_id), driver_name(place, self.errand)
+        if event["status"] == "silent":
+            driver = hook.look_up(name)
+            if driver.status == "waiting":
+                self.log.warning("errand %s waits for Dask: %s", self.errand, driver.words)
+                self._watch(place)
+            reason = f"its driver does not report ({driver.words})"
+            ledger.stop(place, self.errand, reason)
+            event = event | {"status": "failed", "error": reason, "error_kind": "other"}
+        hook.forget(name)
+        found = self._found(place)
+        if event["status"] != "done":
+            self.tell(found)
+            final = event["error_kind"] in FINAL_KINDS
+            raise (AirflowFailException if final else AirflowException)(str(event["error"]))
+        return self.finish(context, found)
+
+    def finish(self, context: Context, found: dict[str, Any]) -> Any:
+        """Return what goes to XCom."""
+        self.tell(found)
+        return found
+
+    def tell(self, found: dict[str, Any]) -> None:
+        """Write what was found into the log."""
+
+    def _found(self, place: str) -> dict[str, Any]:
+        uri = join(place, f"{self.errand}.json")
+        try:
+            found: dict[str, Any] = read_json(uri)
+        except MissingError:
+            return {}
+        self.log.info("all that was found: %s", uri)
+        return found
+
+    def _watch(self, place: str) -> NoReturn:
+        self.defer(
+            trigger=ErrandTrigger(
+                place, self.errand, self.poll_s, self.silent_after_s, self.dask_conn_id
+            ),
+            method_name="resume",
+            kwargs={"place": place},
+            timeout=self.execution_timeout,
+        )
+
+
+class VerifyOperator(ErrandOperator):
+    """Check a volume against its records; red if something is damaged and was not mended."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            errand="verify",
+            about="volume",
+            places=("volume",),
+            settings=("full", "every_run", "repair"),
+            **kwargs,
+        )
+
+    def finish(self, context: Context, found: dict[str, Any]) -> Any:
+        """Return counts; the log has the rest."""
+        self.tell(found)
+        checked, mended = found["checked"], found["mended"] or {"units": []}
+        return {
+            "objects": checked["objects"],
+            "bytes": checked["bytes"],
+            "damaged": len(checked["problems"]),
+            "mended_units": len(mended["units"]),
+        }
+
+    def tell(self, found: dict[str, Any]) -> None:
+        """List the damaged objects, and what became of them."""
+        for phase in ("checked", "after"):
+            report = found.get(phase)
+            if report:
+                how = "read and hashed" if report["full"] else "listed"
+                self.log.info(
+                    "%s: %d runs, %d objects, %.3f GB %s, %d damaged",
+                    phase,
+                    len(report["runs"]),
+                    report["objects"],
+                    report["bytes"] / 1e9,
+                    how,
+                    len(report["problems"]),
+                )
+                for problem in report["problems"][:LINES]:
+                    self.log.warning("damaged: %s", problem)
+        for unit in (found.get("mended") or {}).get("units", [])[:LINES]:
+            self.log.info("computed again: %s", unit)
+        for fault in (found.get("mended") or {}).get("failed", [])[:LINES]:
+            self.log.error("not mended: %s", fault)
+
+
+class IngestOperator(ErrandOperator):
+    """Bring section images into a source volume; skipped, with all behind it, if none are new."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            errand="ingest",
+            about="source",
+            places=("incoming", "source"),
+            settings=("pad", "resolution_nm"),
+            **kwargs,
+        )
+
+    def finish(self, context: Context, found: dict[str, Any]) -> Any:
+        """Return counts and give them to the asset, so that what follows on it knows."""
+        self.tell(found)
+        counts = {kind: len(found[kind]) for kind in ("new", "replaced")}
+        if not any(counts.values()):
+            raise AirflowSkipException(f"no new images; {found['unchanged']} are known already")
+        for asset in self.outlets:
+            context["outlet_events"][asset].extra = {**counts, "sections": found["sections"]}
+        return {**counts, "unchanged": found["unchanged"], "sections": found["sections"]}
+
+    def tell(self, found: dict[str, Any]) -> None:
+        """List what was brought in, or everything that is wrong with it."""
+        for fault in found.get("faults", [])[:LINES]:
+            self.log.error("refused: %s", fault)
+        for kind in ("new", "replaced"):
+            for name in found.get(kind, [])[:LINES]:
+                self.log.info("%s section: %s", kind, name)
+
+
+class ErrandTrigger(StageTrigger):
+    """Fires once when an errand has ended or went silent; tells its progress in the task's log."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that rebuild this trigger elsewhere."""
+        return "petalign_airflow.errands.ErrandTrigger", super().serialize()[1]
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll the ledger until there is an end to report."""
+        heard, heard_at = ledger.StageState(self.state), time.monotonic()
+        while True:
+            await asyncio.sleep(self.poll_s)
+            try:
+                state = await asyncio.to_thread(ledger.read_state, self.run_uri, self.state)
+            except (StorageError, OSError) as error:
+                self.log.warning("cannot read the ledger of %s: %s", self.run_uri, error)
+            else:
+                if state.is_settled:
+                    yield TriggerEvent(asdict(state))
+                    return
+                if state.heartbeat != heard.heartbeat:
+                    heard, heard_at = state, time.monotonic()
+                    done, total = state.blocks_done, state.blocks_total
+                    self.log.info("%s: %s: %d of %d", self.state, state.phase, done, total)
+            if time.monotonic() - heard_at > self.silent_after_s:
+                yield TriggerEvent(asdict(heard) | {"status": "silent"})
+                return
