@@ -9,6 +9,7 @@ slab, named after its sections. Stages about the whole stack are one task.
 
 from airflow.sdk import DAG, Asset, chain
 
+from petalign_airflow.clusters import run_cluster
 from petalign_airflow.operators import PrepareRunOperator, RunStageOperator
 from petalign_airflow.params import run_params
 from petalign_airflow.retries import task_defaults
@@ -29,27 +30,32 @@ STAGES = (
 WHOLE = ("relax", "publish")
 ALIGNED = Asset("petalign_aligned_volume")
 
-with DAG(
-    "align_volume",
-    schedule=None,
-    max_active_runs=4,
-    params=run_params(),
-    default_args=task_defaults(),
-    tags=["petalign"],
-    doc_md=__doc__,
+with (
+    DAG(
+        "align_volume",
+        schedule=None,
+        max_active_runs=4,
+        params=run_params(),
+        default_args=task_defaults(),
+        tags=["petalign"],
+        doc_md=__doc__,
+    ),
+    run_cluster() as address,
 ):
-    prepare = PrepareRunOperator(task_id="prepare", by_slab=True)
+    prepare = PrepareRunOperator(task_id="prepare", by_slab=True, address=address)
     stages = [
         RunStageOperator(
             task_id=stage,
             stage=stage,
             run_uri=prepare.output["run_uri"],
+            address=address,
             outlets=[ALIGNED] if stage == "publish" else [],
         )
         if stage in WHOLE
         else RunStageOperator.partial(
             task_id=stage,
             stage=stage,
+            address=address,
             map_index_template="sections {{ task.sections }}",
         ).expand_kwargs(prepare.output)
         for stage in STAGES
