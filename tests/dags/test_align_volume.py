@@ -205,6 +205,7 @@ def test_a_cluster_of_the_run_is_around_all_its_tasks(dag_with_cluster):
     assert stop.get_flat_relative_ids(upstream=True) == inside | {"start_cluster"}
 
 
+@pytest.mark.slow
 def test_the_cluster_ends_after_a_failure_too(dag_with_cluster, tmp_path, connect):
     cluster = {"workers": 1, "memory_gib": 1, "folder": str(tmp_path), "start_timeout_s": 60}
     connect("127.0.0.1:1", allowed_uris=[f"file://{tmp_path}"], cluster=cluster)

@@ -38,6 +38,7 @@ def test_a_local_cluster_works_and_ends_with_all_its_processes(tmp_path):
     clusters.stop(handle)  # a teardown that is tried again
 
 
+@pytest.mark.slow
 def test_a_start_that_is_tried_again_ends_what_the_attempt_before_left(tmp_path, monkeypatch):
     extra = {"cluster": SMALL | {"folder": str(tmp_path)}}
 
@@ -97,6 +98,7 @@ def queue(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_slurm_jobs_are_submitted_join_the_scheduler_and_are_cancelled(queue):
     wanted = SMALL | {"folder": str(queue), "host": "127.0.0.1", "queue": "em", "workers": 2}
