@@ -10,17 +10,22 @@ slab, named after its sections. Stages about the whole stack are one task.
 from airflow.sdk import DAG
 
 from petalign_airflow.chain import stage_tasks
+from petalign_airflow.clusters import run_cluster
 from petalign_airflow.operators import PrepareRunOperator
 from petalign_airflow.params import run_params
 from petalign_airflow.retries import task_defaults
 
-with DAG(
-    "align_volume",
-    schedule=None,
-    max_active_runs=4,
-    params=run_params(),
-    default_args=task_defaults(),
-    tags=["petalign"],
-    doc_md=__doc__,
+with (
+    DAG(
+        "align_volume",
+        schedule=None,
+        max_active_runs=4,
+        params=run_params(),
+        default_args=task_defaults(),
+        tags=["petalign"],
+        doc_md=__doc__,
+    ),
+    run_cluster() as address,
 ):
-    stage_tasks(PrepareRunOperator(task_id="prepare", by_slab=True))
+    prepare = PrepareRunOperator(task_id="prepare", by_slab=True, address=address)
+    stage_tasks(prepare, address)

@@ -96,7 +96,7 @@ def drive_slab(
         if _are_all_done(run, stage) and _claim(run_uri, stage, name):
             progress.change(phase="finishing the stage")
             _finish(stage, run_uri, client, progress, reuse=reuse)
-        progress.settle(status="done")
+        progress.settle(status="done", phase="")
     return progress.state.blocks_done
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from alignment.platform.airflow_client import AirflowClient
 from alignment.platform.config import PlatformConfig
 from alignment.platform.credentials import Credentials
+from alignment.platform.errors import PlatformError, RequestRefused
 from alignment.platform.state import Home, write_private
 
 CONNECTION = "dask_default"
@@ -114,12 +116,29 @@ def write_passwords(home: Home, credentials: Credentials) -> None:
     write_private(home.airflow / "passwords.json", json.dumps(passwords))
 
 
-def set_up_airflow(airflow: AirflowClient, config: PlatformConfig) -> None:
+def set_up_airflow(
+    airflow: AirflowClient, config: PlatformConfig, *, patience_s: float = 180.0
+) -> None:
     """Create what Airflow keeps in its database: the pool, and the connection for its pages.
 
     Tasks take the connection from their environment; its pages show only what the database holds.
+
+    Raises
+    ------
+    PlatformError
+        If Airflow does not answer for `patience_s`: tasks would wait for their pool for ever.
     """
-    airflow.ensure_pool(POOL, slots=POOL_SLOTS, description="stages and slabs at work on Dask")
     connection = dask_connection(config)
-    extra = json.dumps(connection["extra"])
-    airflow.ensure_connection(CONNECTION, {**connection, "extra": extra})
+    connection["extra"] = json.dumps(connection["extra"])
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            airflow.ensure_pool(POOL, slots=POOL_SLOTS, description="stages and slabs on Dask")
+            airflow.ensure_connection(CONNECTION, connection)
+            return
+        except RequestRefused:
+            raise
+        except PlatformError:  # its first answers take long where the machine is busy
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)

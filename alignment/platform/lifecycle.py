@@ -142,11 +142,11 @@ def up(
             with _locked(home.up_lock):
                 _stop(home, supervisor)
         raise
-    if is_fresh:
-        warm_up_airflow(config)
     platform = PlatformInfo(config)
     with platform.airflow() as airflow:
         set_up_airflow(airflow, config)
+    if is_fresh:
+        warm_up_airflow(config)
     return platform
 
 

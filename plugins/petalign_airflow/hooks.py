@@ -72,7 +72,13 @@ class DaskHook(BaseHook):
 
     @property
     def dashboard_url(self) -> str:
-        """Where people find Dask's dashboard: as configured, or port 8787 of the scheduler."""
+        """Where people find Dask's dashboard: as configured, or port 8787 of the scheduler.
+
+        A cluster that was started for a run is asked.
+        """
+        if self.started_address:
+            with self.get_conn() as client:
+                return str(client.dashboard_link)
         _, host, _ = self._protocol_host_port
         return self.extra.get("dashboard_url") or f"http://{host}:8787/status"
 

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
+from airflow.sdk.exceptions import AirflowException
 
 from petalign_airflow.hooks import DaskHook
 from petalign_airflow.uris import browser_url
@@ -46,4 +47,7 @@ class DashboardLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         """Return the address that the connection gives."""
-        return DaskHook(operator.dask_conn_id, operator.address).dashboard_url
+        try:
+            return DaskHook(operator.dask_conn_id, operator.address).dashboard_url
+        except AirflowException:  # the run's own cluster is gone, and its dashboard with it
+            return ""

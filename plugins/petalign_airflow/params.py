@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -42,26 +42,28 @@ def run_params() -> dict[str, Param]:
     return params
 
 
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration that flat ``stage.setting`` values mean, without the two URIs.
+def nested(values: Mapping[str, Any], *, besides: Iterable[str] = URIS) -> dict[str, Any]:
+    """Return the configuration that flat ``stage.setting`` values mean.
 
-    :raises ConfigError: if a key is not a parameter of a run; Airflow itself lets it pass
+    :param besides: parameters of the DAG that are no settings, such as the two URIs of a run
+    :raises ConfigError: if a key is no parameter of the DAG; Airflow itself lets it pass
     """
     defaults = PipelineConfig().model_dump(mode="json")
     settings = [f"{stage}.{name}" for stage, part in defaults.items() for name in part]
-    if unknown := [key for key in values if key not in settings and key not in URIS]:
-        raise ConfigError("\n".join(_hint(key, settings) for key in unknown))
+    others = tuple(besides)
+    if unknown := [key for key in values if key not in settings and key not in others]:
+        raise ConfigError("\n".join(_hint(key, [*others, *settings]) for key in unknown))
     config: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in URIS:
+        if key not in others:
             stage, _, setting = key.partition(".")
             config.setdefault(stage, {})[setting] = value
     return config
 
 
-def _hint(key: str, settings: list[str]) -> str:
-    inside = [name for name in settings if name.startswith(f"{key}.")]
-    near = get_close_matches(key, [*URIS, *settings], n=1)
+def _hint(key: str, known: list[str]) -> str:
+    inside = [name for name in known if name.startswith(f"{key}.")]
+    near = get_close_matches(key, known, n=1)
     if inside:
         hint = f"its settings are parameters of their own: {', '.join(inside)}"
     elif near:

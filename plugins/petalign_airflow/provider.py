@@ -1,5 +1,6 @@
 """What Airflow's provider manager must know: the connection type "dask" and the links."""
 
+from importlib.metadata import version
 from typing import Any
 
 
@@ -8,7 +9,19 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "petalign",
         "name": "petalign",
-        "description": "Runs the stages of petalign on a Dask cluster.",
+        "description": "Aligns serial-section EM volumes: runs the stages on a Dask cluster.",
+        "versions": [version("petalign")],
+        "integrations": [
+            {
+                "integration-name": "Dask",
+                "external-doc-url": "https://distributed.dask.org/",
+                "how-to-guide": ["/docs/airflow.md", "/docs/deployment.md"],
+                "tags": ["software"],
+            }
+        ],
+        "operators": [_modules("operators", "clusters.operators")],
+        "hooks": [_modules("hooks")],
+        "triggers": [_modules("triggers")],
         "connection-types": [
             {
                 "connection-type": "dask",
@@ -31,6 +44,26 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "What users open; by default port 8787 of the host.",
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
+                    "tls_ca": _file(
+                        "TLS authority",
+                        "PEM file; with it the scheduler is spoken to "
+                        "by TLS only, which another machine's must be.",
+                    ),
+                    "tls_cert": _file("TLS certificate", "PEM file of this client."),
+                    "tls_key": _file("TLS key", "PEM file of this client."),
+                    "allow_plain": {
+                        "label": "Allow plain TCP",
+                        "description": "Speak to another machine without TLS. Whoever reaches a "
+                        "Dask scheduler runs code on the cluster: only where the network itself "
+                        "keeps others out.",
+                        "schema": {"type": ["boolean", "null"], "default": False},
+                    },
+                    "cluster": {
+                        "label": "Cluster of a run",
+                        "description": "Size of the clusters that PETALIGN_CLUSTER starts: see "
+                        "docs/deployment.md.",
+                        "schema": {"type": ["object", "null"]},
+                    },
                     "connect_timeout": {
                         "label": "Connect timeout (s)",
                         "schema": {"type": ["integer", "null"], "minimum": 1, "default": 10},
@@ -43,4 +76,17 @@ def get_provider_info() -> dict[str, Any]:
             "petalign_airflow.links.ViewerLink",
             "petalign_airflow.links.DashboardLink",
         ],
+    }
+
+
+def _modules(*names: str) -> dict[str, Any]:
+    modules = [f"petalign_airflow.{name}" for name in names]
+    return {"integration-name": "Dask", "python-modules": modules}
+
+
+def _file(label: str, description: str) -> dict[str, Any]:
+    return {
+        "label": label,
+        "description": description,
+        "schema": {"type": ["string", "null"]},
     }

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 import alignment.runs
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings(  # Airflow's own use of pathspec
     "ignore:GitWildMatchPattern:DeprecationWarning"
 )
 
+"""A core that others use too takes longer for the same."""
 HEAVY = ["alignment.stages", "cv2", "dask", "distributed", "numpy", "scipy", "zarr"]
 
 
@@ -178,3 +180,44 @@ def test_a_misspelt_setting_fails_the_run_before_anything_is_started(dag, conf, 
     assert states["ingest"] == ("upstream_failed", 0)
     assert stages == []
     assert list(tmp_path.iterdir()) == []
+
+
+# A cluster of the run's own
+
+
+@pytest.fixture
+def dag_with_cluster(monkeypatch, airflow_database):
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("PETALIGN_CLUSTER", "local")
+    bag = DagBag(ROOT / "dags" / "align_volume.py")
+    assert bag.import_errors == {}
+    return bag.dags["align_volume"]
+
+
+def test_by_default_no_task_is_added_for_a_cluster(dag):
+    assert not {"start_cluster", "stop_cluster"} & set(dag.task_dict)
+
+
+def test_a_cluster_of_the_run_is_around_all_its_tasks(dag_with_cluster):
+    start, stop = (dag_with_cluster.get_task(f"{verb}_cluster") for verb in ("start", "stop"))
+    assert (start.is_setup, stop.is_teardown) == (True, True)
+    inside = {"prepare", *alignment.stages.ORDER}
+    assert start.get_flat_relative_ids(upstream=False) == inside | {"stop_cluster"}
+    assert stop.get_flat_relative_ids(upstream=True) == inside | {"start_cluster"}
+
+
+@pytest.mark.slow
+def test_the_cluster_ends_after_a_failure_too(dag_with_cluster, tmp_path, connect):
+    cluster = {"workers": 1, "memory_gib": 1, "folder": str(tmp_path), "start_timeout_s": 60}
+    connect("127.0.0.1:1", allowed_uris=[f"file://{tmp_path}"], cluster=cluster)
+    conf = {"source": f"file://{tmp_path}/none.zarr", "volume": f"file://{tmp_path}/out.zarr"}
+    run = dag_with_cluster.test(run_conf=conf)
+    states = {ti.task_id: ti.state for ti in run.get_task_instances()}
+    assert run.state == "failed"
+    assert states["prepare"] == "failed", "on the run's own cluster; the connection has none"
+    assert (states["start_cluster"], states["stop_cluster"]) == ("success", "success")
+    (folder,) = tmp_path.glob("petalign-*")
+    assert not (folder / "processes.json").exists()
+    alive = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"]]
+    assert not [line for line in alive if str(folder) in " ".join(line)]

@@ -205,9 +205,7 @@ def test_newer_code_alone_is_a_reason_only_if_somebody_says_so(facility, first, 
 def test_two_at_once_share_one_run(facility, first):
     image(facility, 0, seed=7)
     orders = [look({}), look({})]
-    assert (
-        len({PrepareUpdateOperator(task_id="p", order=o).execute(context()) for o in orders}) == 1
-    )
+    assert len({prepared(order) for order in orders}) == 1
 
 
 def test_a_facility_that_set_nothing_sees_the_schedule_pass_by(facility, monkeypatch):

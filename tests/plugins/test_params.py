@@ -117,3 +117,12 @@ def test_the_form_can_draw_every_parameter():
             assert kind in ("integer", "number", "string"), name
         if name not in URIS:
             assert param.schema["section"] == name.partition(".")[0]
+
+
+def test_a_dag_with_parameters_of_its_own_refuses_what_it_does_not_know():
+    own = {"prefix": "s3://em/night/", "match.neighbours": 3}
+    assert nested(own, besides=("prefix",)) == {"match": {"neighbours": 3}}
+    with pytest.raises(ConfigError, match="prefx: no such parameter; did you mean 'prefix'"):
+        nested({"prefx": "s3://em/"}, besides=("prefix",))
+    with pytest.raises(ConfigError, match="source: no such parameter"):
+        nested({"source": "s3://em/"}, besides=("prefix",))
