@@ -16,7 +16,7 @@ from alignment.errors import ConfigError, DataError, StageFailed
 from alignment.runs import Run, check_kept, load
 from alignment.stages.order import ORDER
 from alignment.stages.units import Phase
-from alignment.stages.work import REUSED, Work
+from alignment.stages.work import BUSY_S, PEAK_BYTES, REUSED, Work
 from storage import ledger
 from storage.commit import manifest, records
 from storage.errors import AccessError, ConflictError, SourceError, StorageError, UriError
@@ -203,6 +203,8 @@ class _Progress:
                 blocks_reused=self.state.blocks_reused + int(record.get(REUSED, 0)),
                 bytes_read=self.state.bytes_read + int(record.get("bytes_read", 0)),
                 bytes_written=self.state.bytes_written + int(record.get("bytes_written", 0)),
+                busy_s=self.state.busy_s + float(record.get(BUSY_S, 0.0)),
+                peak_bytes=max(self.state.peak_bytes, int(record.get(PEAK_BYTES, 0))),
             )
         self._tell(self.state)
 

@@ -1,0 +1,1 @@
+"""What a run will take, before it runs: counts, bytes, memory, time, money; and what it took."""
