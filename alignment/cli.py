@@ -9,7 +9,7 @@ import typer
 
 from alignment.commands import fs
 from alignment.commands.console import exit_codes
-from alignment.verbs import platform, runs, sources, versions, volumes
+from alignment.verbs import lineage, platform, runs, sources, versions, volumes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +25,7 @@ VERBS = {
         runs.init, runs.plan, runs.align, runs.run, runs.resume, runs.status, runs.report,
     ),
     "Sections": (sources.ingest, sources.stitch, sources.sample, sources.score),
-    "Volumes": (volumes.query, volumes.view, volumes.export),
+    "Volumes": (volumes.query, volumes.view, volumes.export, lineage.lineage),
     "Versions": (
         versions.verify, versions.repair, versions.versions, versions.rollback, versions.gc,
     ),

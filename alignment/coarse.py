@@ -24,7 +24,8 @@ from alignment.blockfit import Level
 from alignment.comparison import LEVELS, WORTH_REFINING, Comparison, between_views
 from alignment.config import CoarseConfig
 from alignment.mirrors import mirror
-from alignment.placement import PairAffine, StackSolution, fit_canvas, solve_stack
+from alignment.placement import StackSolution, fit_canvas, solve_stack
+from alignment.posefit import PairAffine
 from alignment.proposals import DECISIVE, Proposal, feature_search, rotation_search
 from alignment.views import Correlator, warped
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.config import FilterConfig
-from alignment.errors import ShapeError
+from alignment.errors import DataError, ShapeError
 from alignment.filter import Judged, Reason
 from alignment.match import CHANNELS, local_median
 from alignment.neighbourhood import RADIUS_NODES, deviation, known_neighbours, strain
@@ -80,9 +80,25 @@ class Model:
 @cache
 def shipped_model() -> Model:
     """Return the model that comes with the package."""
-    values = json.loads(files("alignment").joinpath("confidence.json").read_text("utf-8"))
-    values |= {name: tuple(values[name]) for name in ("logits", "probabilities")}
-    return Model(**values)
+    return parse_model(files("alignment").joinpath("confidence.json").read_text("utf-8"))
+
+
+def parse_model(text: str) -> Model:
+    """Return the model that `Model.text` gave.
+
+    Raises
+    ------
+    DataError
+        If it is none.
+    """
+    try:
+        values = json.loads(text)
+        values |= {name: tuple(values[name]) for name in ("logits", "probabilities")}
+        return Model(**values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"expected a model of confidence, JSON as in alignment/confidence.json; got {error!r}"
+        ) from None
 
 
 def confidence(

@@ -66,6 +66,9 @@ class MasksConfig(Config):
 
     mip: Mip = 1
     """Where the masks are computed; they serve every coarser and finer mip."""
+    drawn: str = ""
+    """A stack as large as the source, in which a person painted (any value but 0) what must not be
+    used; its URI. Empty: nothing was painted."""
     saturated_low: Annotated[int, Field(ge=0, le=255)] = 0
     """Pixels at or below this value carry no tissue (no data)."""
     saturated_high: Annotated[int, Field(ge=0, le=255)] = 254
@@ -239,6 +242,9 @@ class MatchConfig(Config):
 class FilterConfig(Config):
     """What is not believed: rejected matches become NaN, each with its reason."""
 
+    model: str = ""
+    """A model of confidence made from matches of known truth, as JSON; its URI. Empty: the one that
+    comes with the package."""
     min_score: Fraction = 0.15
     """Normalised cross-correlation at the best position."""
     min_peak_ratio: Annotated[float, Field(ge=1.0, le=100.0)] = 1.1
@@ -325,6 +331,14 @@ class QcConfig(Config):
     """Cut-outs before and after in the report."""
 
 
+class UpdateConfig(Config):
+    """How far a change reaches in a volume that is published."""
+
+    junction_sections: Annotated[int, Field(ge=0, le=1024)] = 4
+    """Sections on each side of a new or changed one that are relaxed again; those beyond keep every
+    byte. At least `match.neighbours` lets all that is matched with it give way."""
+
+
 class PipelineConfig(Config):
     """The complete configuration of a run; frozen into the run's folder."""
 
@@ -337,6 +351,7 @@ class PipelineConfig(Config):
     relax: RelaxConfig = RelaxConfig()
     render: RenderConfig = RenderConfig()
     qc: QcConfig = QcConfig()
+    update: UpdateConfig = UpdateConfig()
 
     @model_validator(mode="after")
     def _mips_agree(self) -> Self:

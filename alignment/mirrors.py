@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.affines import Affine, compose_affines
-from alignment.placement import PairAffine
+from alignment.posefit import PairAffine
 
 Key = tuple[int, int]
 """(z, d): section z against section z - d."""
@@ -97,6 +97,31 @@ def mirrored_sections(pairs: Mapping[Key, PairAffine]) -> tuple[int, ...]:
         is_even_plain = (len(even), -min(even)) > (len(odd), -min(odd)) if odd else True
         mirrored += odd if is_even_plain else even
     return tuple(sorted(mirrored))
+
+
+def mirrored_beside(pairs: Mapping[Key, PairAffine], known: Mapping[int, bool]) -> dict[int, bool]:
+    """Return which sections are mirrored, among those whose answer is known and stays.
+
+    Pairs of higher score are believed first. Sections that no chain of pairs leads to are taken to
+    be the right side up.
+
+    Parameters
+    ----------
+    pairs : mapping of (z, d) to PairAffine
+    known : mapping of z to bool
+    """
+    answer = dict(known)
+    waiting = sorted(pairs.items(), key=lambda item: (-item[1].score, item[0]))
+    while True:
+        for (z, d), pair in waiting:
+            ends = {z, z - d}
+            if len(unknown := ends - answer.keys()) == 1:
+                (told,) = ends & answer.keys()
+                answer[unknown.pop()] = answer[told] != is_mirroring(pair.matrix)
+                break
+        else:
+            rest = {end for z, d in pairs for end in (z, z - d)} - answer.keys()
+            return answer | dict.fromkeys(rest, False)
 
 
 def unmirrored(

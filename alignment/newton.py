@@ -77,6 +77,7 @@ def minimise(
     energy: StackEnergy,
     start: Vector | None = None,
     *,
+    held: Vector | None = None,
     reference: float | None = None,
     reduction: float = 0.0,
 ) -> Minimum:
@@ -88,6 +89,8 @@ def minimise(
         Its quadratic function is Newton's at the minimum afterwards.
     start : float64 ndarray of shape (nz, 2, ny, nx), optional
         Without one, the first round believes every match: U = 0 would suspect the right ones.
+    held : float64 ndarray of shape (nz, 2, ny, nx), optional
+        Without a start: where the nodes are that are not free; 0 elsewhere.
     reference : float, optional
         What the gradient is measured by; the default is its length at 0 with every match believed.
     reduction : float
@@ -100,13 +103,15 @@ def minimise(
     """
     config = energy.config
     rounds: list[Round] = []
-    u = np.zeros(energy.shape) if start is None else start.copy()
+    still = np.zeros(energy.shape) if held is None else held
+    u = (still if start is None else start).copy()
     if start is None or reference is None:
-        believed, gradient = energy.evaluate(np.zeros(energy.shape), huber_px=np.inf)
+        believed, gradient = energy.evaluate(still, huber_px=np.inf)
         reference = length(gradient) if reference is None else reference
         if start is None and reference > 0:
             energy.prepare()
-            u, residuals = energy.solve(-gradient, tolerance=_BELIEVED_TOLERANCE)
+            step, residuals = energy.solve(-gradient, tolerance=_BELIEVED_TOLERANCE)
+            u = still + step
             rounds.append(Round(1.0, believed.total, len(residuals) - 1, "believed", 1.0))
     value, gradient = energy.evaluate(u, Weights.NEWTON)
     enough = max(config.tolerance, reduction * length(gradient) / reference if reference else 0.0)

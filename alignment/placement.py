@@ -21,40 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import splu
 
 from alignment.affines import Affine, apply_affine, compose_affines, invert_affine
 from alignment.config import CoarseConfig
 from alignment.errors import DataError, ShapeError
-from alignment.poses import Frame, angle_of, interpolated, moved, rotation_of, typical
+from alignment.posefit import CYCLE, PairAffine, PairLinks, relaxed_poses
+from alignment.poses import Frame, interpolated, moved, typical
 
-_LEAST_POINTS = 4  # of them that must lie on both sections; else all are used
-_TUKEY = 8.0  # cut-off, in medians of the residuals
-_INEXACT = 0.04  # of the half diagonal: a pair that is no farther off is not called wrong
-_ROUNDS = 40
-_RIGID_ROUNDS = 4
-_CYCLE = 0.06  # of the half diagonal: a closed triangle of pairs ends this near where it began
-_SETTLED_PX = 1e-3
-_DAMPING = 1e-9  # holds what no pair decides; too weak to slow down what pairs do decide
 _NEARBY = 8  # sections on each side of a gap that tell how the stack goes on
-_LEAST_SCORE = 0.05
-_LEAST_RIGIDITY = 1e-3  # without any, the smallest residual is that of sections shrunk to a point
 _LEAST_AREA = 1e-3
 _SLACK_PX = 1e-3  # rounding must not add a row to the canvas
-
-
-@dataclass(frozen=True)
-class PairAffine:
-    """Where tissue of one section lies in another."""
-
-    matrix: Affine
-    """(2, 3), px at mip 0: takes the fixed section's (y, x) to the moving section's."""
-    score: float
-    """Normalised cross-correlation there, 0..1; the pair's weight."""
-    inliers: int
-    """Blocks of the section that agree by themselves."""
-    method: str
-    """How the place was found first."""
 
 
 @dataclass(frozen=True)
@@ -123,19 +99,19 @@ def solve_stack(
     .. [2] S. Saalfeld, R. Fetter, A. Cardona, P. Tomancak, "Elastic volume reconstruction from
        series of ultra-thin microscopy sections", Nature Methods, 2012 (regularised affines).
     """
-    _check(pairs, nz, shape_yx)
+    check_pairs(pairs, nz, shape_yx)
     present = [z for z in range(nz) if z not in missing]
     frame = Frame(shape_yx)
-    links = _Links(pairs, present, frame)
+    links = PairLinks(pairs, present, frame)
     poses = _chained(links, len(present), frame)
-    poses, kept = _relaxed(poses, links, frame, config.rigidity)
-    parts = _parts(links, kept, len(present))
+    poses, kept = relaxed_poses(poses, links, frame, config.rigidity)
+    parts = parts_of(links, kept, len(present))
     poses = _joined(poses, parts, present, frame)
     held = [i for part in parts if len(part) > 1 for i in part]
     # With nothing to hold on to, all sections stay where their images are.
     known = {present[i]: poses[i] for i in sorted(held)} or {0: frame.identity}
     matrices = [
-        _rounded(invert_affine(frame.push(interpolated(known, z, frame)))) for z in range(nz)
+        rounded_affine(invert_affine(frame.push(interpolated(known, z, frame)))) for z in range(nz)
     ]
     residual_px = links.residual_px(poses)
     return StackSolution(
@@ -204,61 +180,7 @@ def fit_canvas(
     return shifted, (int(size[0]), int(size[1]))
 
 
-class _Links:
-    """The pairs as arrays, one row a pair; sections are numbered without the missing ones."""
-
-    def __init__(
-        self,
-        pairs: Mapping[tuple[int, int], PairAffine],
-        present: Sequence[int],
-        frame: Frame,
-    ) -> None:
-        number = {z: i for i, z in enumerate(present)}
-        self.keys = sorted((z, d) for z, d in pairs if z in number and z - d in number)
-        chosen = [pairs[key] for key in self.keys]
-        self.fixed = np.array([number[z - d] for z, d in self.keys], np.intp)
-        self.moving = np.array([number[z] for z, _ in self.keys], np.intp)
-        self.matrix = np.array([pair.matrix for pair in chosen], np.float64).reshape(-1, 2, 3)
-        distance = np.array([d for _, d in self.keys], np.float64)
-        self.weight = np.array([max(pair.score, _LEAST_SCORE) for pair in chosen]) / distance
-        # Tissue changes like a random walk: farther pairs may be farther off.
-        self.spread = np.sqrt(distance)
-        self.moments = np.array([_moments(matrix, frame) for matrix in self.matrix])
-        self.moments = self.moments.reshape(-1, 6, 6)
-
-    def suggestion(
-        self, k: int, poses: NDArray[np.float64], frame: Frame, *, of_fixed: bool
-    ) -> tuple[int, Affine]:
-        """Return one section of pair `k` and the rigid pose that the other one's suggests."""
-        fixed, moving, matrix = int(self.fixed[k]), int(self.moving[k]), self.matrix[k]
-        if of_fixed:
-            push = compose_affines(frame.push(poses[moving]), matrix)
-            return fixed, _nearest_rigid(frame.pose(push), frame)
-        push = compose_affines(frame.push(poses[fixed]), invert_affine(matrix))
-        return moving, _nearest_rigid(frame.pose(push), frame)
-
-    def residual_px(self, poses: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the root mean square distance of each pair's points, px of the common frame."""
-        both = np.concatenate([poses[self.moving], poses[self.fixed]], axis=2)
-        square = np.einsum("nri,nij,nrj->n", both, self.moments, both)
-        return np.sqrt(np.maximum(square, 0.0))
-
-
-def _nearest_rigid(pose: Affine, frame: Frame) -> Affine:
-    return frame.rigid(float(angle_of(pose)), pose[:, 2])
-
-
-def _moments(matrix: Affine, frame: Frame) -> NDArray[np.float64]:
-    """Mean outer product of (a, -b), the bases of points of the moving and the fixed section."""
-    moved = apply_affine(matrix, frame.grid)
-    # Beyond the overlap the pair is extrapolated, and wrong by more than it says.
-    shown = ((moved > -1) & (moved < frame.size)).all(axis=1)
-    use = shown if np.count_nonzero(shown) >= _LEAST_POINTS else np.ones_like(shown)
-    rows = np.hstack([frame.basis(moved[use]), -frame.basis(frame.grid[use])])
-    return rows.T @ rows / len(rows)
-
-
-def _chained(links: _Links, count: int, frame: Frame) -> NDArray[np.float64]:
+def _chained(links: PairLinks, count: int, frame: Frame) -> NDArray[np.float64]:
     """Return first poses (count, 2, 3): rigid, from the most credible pairs only.
 
     Pairs that close a triangle with two others join sections to clusters, for wrong pairs do not.
@@ -293,7 +215,7 @@ def _chained(links: _Links, count: int, frame: Frame) -> NDArray[np.float64]:
 
 
 def _votes(
-    links: _Links, poses: NDArray[np.float64], label: NDArray[np.intp], frame: Frame
+    links: PairLinks, poses: NDArray[np.float64], label: NDArray[np.intp], frame: Frame
 ) -> NDArray[np.intp]:
     """Return, for each pair between two clusters, how many pairs agree with it, itself included."""
     votes = np.zeros(len(links.keys), np.intp)
@@ -309,11 +231,11 @@ def _votes(
         goal = np.array([pose for _, pose in suggestions])
         for start, end in zip(here, goal, strict=True):
             miss = np.sqrt(np.square(moved(here, start, end) - goal).sum(axis=(1, 2)))
-            votes[ks] += miss <= _CYCLE * frame.radius_px
+            votes[ks] += miss <= CYCLE * frame.radius_px
     return votes
 
 
-def _closed(links: _Links, frame: Frame) -> NDArray[np.intp]:
+def _closed(links: PairLinks, frame: Frame) -> NDArray[np.intp]:
     """Count each pair's closed triangles: going round by three pairs ends where it began."""
     between = {
         (int(f), int(m)): k for k, (f, m) in enumerate(zip(links.fixed, links.moving, strict=True))
@@ -330,88 +252,12 @@ def _closed(links: _Links, frame: Frame) -> NDArray[np.intp]:
             leg = between[first, middle]
             detour = compose_affines(links.matrix[rest], links.matrix[leg])
             gap = apply_affine(detour, frame.grid) - apply_affine(links.matrix[direct], frame.grid)
-            if np.sqrt(np.square(gap).sum(axis=1).mean()) <= _CYCLE * frame.radius_px:
+            if np.sqrt(np.square(gap).sum(axis=1).mean()) <= CYCLE * frame.radius_px:
                 closed[[leg, rest, direct]] += 1
     return closed
 
 
-def _relaxed(
-    poses: NDArray[np.float64], links: _Links, frame: Frame, rigidity: float
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the least-squares poses and which pairs have a say in them."""
-    trust = np.ones(len(links.keys))
-    if not links.keys:
-        return poses, trust > 0
-    # Pairs are judged by each other alone. Were the pull to rigid present, it would out-vote the
-    # only pair of a section that really is stretched.
-    for step in range(_ROUNDS):
-        residual = links.residual_px(poses) / links.spread
-        # Wide at first: rigid poses are only near the answer.
-        wide = 2.0 ** (1 - step / 2) * _CYCLE
-        least = max(_TUKEY * float(np.median(residual)), _INEXACT * frame.radius_px)
-        cut = max(least, wide * frame.radius_px)
-        trust = np.square(np.maximum(1 - np.square(residual / cut), 0.0))
-        before = poses
-        poses = _solved(poses, links, links.weight * trust, frame, _LEAST_RIGIDITY)
-        if cut == least and float(np.abs(poses - before).max()) < _SETTLED_PX:
-            break
-    for _ in range(_RIGID_ROUNDS):
-        poses = _solved(poses, links, links.weight * trust, frame, max(rigidity, _LEAST_RIGIDITY))
-    return poses, trust > 0
-
-
-def _solved(
-    poses: NDArray[np.float64],
-    links: _Links,
-    weight: NDArray[np.float64],
-    frame: Frame,
-    rigidity: float,
-) -> NDArray[np.float64]:
-    """One weighted least-squares solution, linear about the rotations that `poses` have now."""
-    count = len(poses)
-    # Unknowns: row y, then row x of every pose, so three a row and six a section.
-    row_start = 6 * np.arange(count)[:, None] + np.array([0, 3])
-    both = np.stack([links.moving, links.fixed], axis=1)
-    # (pairs, 2 rows, 6): where the coefficients of the moving and the fixed pose's row stand.
-    place = (row_start[both].transpose(0, 2, 1)[..., None] + np.arange(3)).reshape(-1, 2, 6)
-    values = np.broadcast_to((weight[:, None, None] * links.moments)[:, None], (*place.shape, 6))
-    rows = np.broadcast_to(place[..., :, None], values.shape)
-    columns = np.broadcast_to(place[..., None, :], values.shape)
-
-    # To first order, N = R' M / radius departs from rigid by its symmetric part minus 1 alone.
-    turn = rotation_of(poses)
-    c, s, o = turn[:, 0, 0], turn[:, 1, 0], np.zeros(count)
-    h = math.sqrt(0.5)
-    strain = np.stack(
-        [
-            np.stack([c, o, o, s, o, o], axis=1),
-            np.stack([o, -s, o, o, c, o], axis=1),
-            np.stack([-h * s, h * c, o, h * c, h * s, o], axis=1),
-        ],
-        axis=1,
-    )
-    # A strain moves a pixel by its distance from the centre, whose mean square is radius^2 / 3.
-    pull = rigidity / 6
-    own = pull * np.einsum("nei,nej->nij", strain, strain) + _DAMPING * np.eye(6)
-    right = pull * frame.radius_px * (strain[:, 0] + strain[:, 1]) + _DAMPING * poses.reshape(-1, 6)
-    own_rows = np.broadcast_to(
-        (6 * np.arange(count)[:, None] + np.arange(6))[:, :, None], own.shape
-    )
-    matrix = coo_array(
-        (
-            np.concatenate([values.ravel(), own.ravel()]),
-            (
-                np.concatenate([rows.ravel(), own_rows.ravel()]),
-                np.concatenate([columns.ravel(), own_rows.transpose(0, 2, 1).ravel()]),
-            ),
-        ),
-        shape=(6 * count, 6 * count),
-    )
-    solver = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
-    return solver.solve(right.ravel()).reshape(count, 2, 3)
-
-
-def _parts(links: _Links, kept: NDArray[np.bool_], count: int) -> list[list[int]]:
+def parts_of(links: PairLinks, kept: NDArray[np.bool_], count: int) -> list[list[int]]:
     """Return the sections that hold together by the kept pairs, largest part first."""
     ones = np.ones(int(kept.sum()))
     graph = coo_array((ones, (links.fixed[kept], links.moving[kept])), shape=(count, count))
@@ -449,12 +295,16 @@ def _joined(
     return poses
 
 
-def _rounded(matrix: Affine) -> Affine:
+def rounded_affine(matrix: Affine) -> Affine:
+    """Return an affine to 2^-30 and 2^-16 px, so that equal inputs give equal bytes anywhere."""
     steps = np.array([2.0**30, 2.0**30, 2.0**16])
     return np.rint(matrix * steps) / steps + 0.0  # -0 and 0 have different bytes
 
 
-def _check(pairs: Mapping[tuple[int, int], PairAffine], nz: int, shape_yx: tuple[int, int]) -> None:
+def check_pairs(
+    pairs: Mapping[tuple[int, int], PairAffine], nz: int, shape_yx: tuple[int, int]
+) -> None:
+    """Raise unless all pairs are affines between sections of the stack; see `solve_stack`."""
     if min(shape_yx) < 1:
         raise ShapeError(f"sections must have at least one pixel, got shape {shape_yx} (y, x)")
     for (z, d), pair in pairs.items():

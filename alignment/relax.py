@@ -88,6 +88,7 @@ def relax_stack(
     *,
     missing: Collection[int] = (),
     stiffness_map: NDArray[np.float32] | None = None,
+    held: Mapping[int, Field] | None = None,
     threads: int = 1,
 ) -> Relaxed:
     """Find the displacement fields of all sections of a stack.
@@ -108,6 +109,8 @@ def relax_stack(
     stiffness_map : float32 ndarray of shape (nz, ny - 1, nx - 1), optional
         Factor on the stiffness of every cell, above 0: small where tissue is torn, so that the two
         sides of a crack move without dragging each other.
+    held : mapping of z to float32 ndarray of shape (2, ny, nx), optional
+        Push fields that stay as they are, px at mip 0; the others give way to them.
     threads : int
         They do not change the bits.
 
@@ -127,14 +130,7 @@ def relax_stack(
     used = [k for k in order if not {matches[k].z, matches[k].z - matches[k].d} & gone]
     links = [matches[k].links(match_spacing_px) for k in used]
     stiffness = cell_stiffness(grid, stiffness_map, config)
-    free = None
-    if config.locked:
-        if max(config.locked) >= nz:
-            raise ConfigError(
-                f"relax.locked names section {max(config.locked)}, but the stack has {nz}"
-            )
-        free = np.ones(grid, np.float32)
-        free[list(config.locked)] = 0
+    free, start = _held(grid, config, held or {})
 
     def energy() -> StackEnergy:
         return StackEnergy(
@@ -144,7 +140,7 @@ def relax_stack(
             threads=threads,
         )
 
-    minimum = minimise(energy())
+    minimum = minimise(energy(), held=start)
     flipped = np.zeros(stiffness.shape, bool)
     for _ in range(REPAIR_ROUNDS):
         folding = folding_cells(_float32(minimum.u), spacing)
@@ -173,6 +169,30 @@ def relax_stack(
         bridged=tuple(sorted(set(range(nz)) - set(tied))),
         parts=tuple(parts),
     )
+
+
+def _held(
+    grid: tuple[int, int, int], config: RelaxConfig, held: Mapping[int, Field]
+) -> tuple[NDArray[np.float32] | None, Vector | None]:
+    """Return 1 where nodes are free and 0 where not, and where those are held; None if all are."""
+    nz, ny, nx = grid
+    if config.locked and max(config.locked) >= nz:
+        raise ConfigError(
+            f"relax.locked names section {max(config.locked)}, but the stack has {nz}"
+        )
+    if not (config.locked or held):
+        return None, None
+    free = np.ones(grid, np.float32)
+    start = np.zeros((nz, 2, ny, nx))
+    free[list(config.locked)] = 0
+    for z, field in held.items():
+        if field.shape != (2, ny, nx):
+            raise ShapeError(
+                f"the field that section {z} is held by must have shape {(2, ny, nx)}, the nodes "
+                f"of the canvas; got {field.shape}"
+            )
+        free[z], start[z] = 0, field
+    return free, start
 
 
 def _residuals(

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from alignment.attachments import attached
 from alignment.config import PipelineConfig, parse_config
 from alignment.errors import DataError
+from alignment.updates import Base, base_of, is_same_work
 from storage.commit.keys import run_key
 from storage.errors import ConflictError, CorruptError
 from storage.grid import ZYX
 from storage.ledger import StageState, read_state, touch, write_state
-from storage.provenance import provenance
+from storage.provenance import module_code, provenance
 from storage.publish import condemned, read_pointer
 from storage.sections import open_source
 from storage.store import create_json, join, normalise_uri, read_json
@@ -40,6 +42,15 @@ class Run:
     section_names: tuple[str, ...]
     config: PipelineConfig
     provenance: Mapping[str, Any]
+    attachments: Mapping[str, Any]
+    """What was frozen by `alignment.attachments`."""
+    base: Base | None = None
+    """The run that this one updates, and what it keeps of it; None for one from scratch."""
+
+    @property
+    def base_uri(self) -> str:
+        """The URI of the run that this one updates."""
+        return join(self.volume_uri, "runs", self.base.run) if self.base else ""
 
     @property
     def section_mips(self) -> int:
@@ -72,7 +83,9 @@ def pyramid_levels(shape: ZYX) -> int:
     return levels
 
 
-def prepare(source: str, volume: str, config: Mapping[str, Any] | None = None) -> str:
+def prepare(
+    source: str, volume: str, config: Mapping[str, Any] | None = None, *, update: bool = False
+) -> str:
     """Freeze a run below `volume` and return its URI; the same inputs give the same run.
 
     Parameters
@@ -81,6 +94,10 @@ def prepare(source: str, volume: str, config: Mapping[str, Any] | None = None) -
         URIs or paths: the unaligned sections, and where the aligned volume shall be.
     config : mapping, optional
         Plain nested settings; missing ones take their defaults.
+    update : bool
+        Keep what is published of sections far from any change (`alignment.updates`). If nothing
+        changed at all, the published run itself is returned; if nothing is published, or nothing
+        can be kept, the run is one from scratch.
 
     Raises
     ------
@@ -91,8 +108,37 @@ def prepare(source: str, volume: str, config: Mapping[str, Any] | None = None) -
     ConflictError
         If this very run is being deleted.
     """
+    volume_uri = normalise_uri(volume)
+    frozen = define(source, config)
+    pointer = read_pointer(volume_uri)
+    if update and pointer:
+        before = definition(join(volume_uri, "runs", pointer.run))
+        if is_same_work(before, frozen):
+            return join(volume_uri, "runs", pointer.run)
+        base = base_of(pointer.run, before, frozen)
+        if base.places:
+            frozen["base"] = base.as_dict()
+    key = run_key(frozen)
+    run_uri = join(volume_uri, "runs", key)
+    touch(run_uri)
+    check_kept(volume_uri, key)
+    create_json(join(run_uri, "run.json"), {"key": key, "volume_uri": volume_uri, **frozen})
+    if pointer and pointer.run != key and read_state(run_uri, "publish").status == "done":
+        # It was published and another run since: whoever asks for it again wants it back.
+        write_state(run_uri, StageState("publish"))
+    return run_uri
+
+
+def define(source: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a run from scratch freezes, as in its run.json; writes nothing.
+
+    Raises
+    ------
+    ConfigError, SourceError, UriError, DataError
+        As `prepare`.
+    """
     settings = parse_config(dict(config or {}))
-    source_uri, volume_uri = normalise_uri(source), normalise_uri(volume)
+    source_uri = normalise_uri(source)
     opened = open_source(source_uri)
     if opened.shape[0] < 2:
         raise DataError(
@@ -100,25 +146,44 @@ def prepare(source: str, volume: str, config: Mapping[str, Any] | None = None) -
             "Give a multi-page TIFF, a folder of images, or a zarr volume with z first."
         )
     resolution = settings.volume.resolution_nm or opened.resolution_nm or DEFAULT_RESOLUTION_NM
-    frozen = {
+    return {
+        **attached(settings, opened.shape),
         "source_uri": source_uri,
         "source": opened.describe(),
         "shape": list(opened.shape),
         "resolution_nm": list(resolution),
         "section_names": list(opened.names),
         "config": settings.model_dump(mode="json"),
+        "stages": stage_code(),
         "provenance": provenance(),
     }
-    key = run_key(frozen)
-    run_uri = join(volume_uri, "runs", key)
-    touch(run_uri)
-    check_kept(volume_uri, key)
-    create_json(join(run_uri, "run.json"), {"key": key, "volume_uri": volume_uri, **frozen})
-    pointer = read_pointer(volume_uri)
-    if pointer and pointer.run != key and read_state(run_uri, "publish").status == "done":
-        # It was published and another run since: whoever asks for it again wants it back.
-        write_state(run_uri, StageState("publish"))
-    return run_uri
+
+
+def stage_code() -> dict[str, str]:
+    """Return a digest of the code of every stage, by name."""
+    from alignment.stages.order import ORDER  # the stages import this module
+
+    return {stage: module_code(f"alignment.stages.{stage}") for stage in ORDER}
+
+
+def definition(run_uri: str) -> dict[str, Any]:
+    """Return what a run froze, checked against its key.
+
+    Raises
+    ------
+    MissingError
+        If there is no run at `run_uri`.
+    CorruptError
+        If it is not what the run was made with.
+    """
+    frozen = read_json(join(run_uri, "run.json"))
+    described = {name: value for name, value in frozen.items() if name not in DERIVED}
+    if run_key(described) != run_uri.rpartition("/runs/")[2]:
+        raise CorruptError(
+            f"{run_uri}/run.json is not the definition of run {run_uri.rpartition('/')[2]}: it was "
+            "changed. Restore it, or run the same source with the same configuration again"
+        )
+    return described
 
 
 def check_kept(volume_uri: str, key: str) -> None:
@@ -145,14 +210,8 @@ def load(run_uri: str) -> Run:
     MissingError
         If there is no run at `run_uri`.
     """
-    frozen = read_json(join(run_uri, "run.json"))
+    frozen = definition(run_uri)
     volume_uri, _, key = run_uri.rpartition("/runs/")
-    described = {name: value for name, value in frozen.items() if name not in DERIVED}
-    if run_key(described) != key:
-        raise CorruptError(
-            f"{run_uri}/run.json is not the definition of run {key}: it was changed. Restore it, "
-            "or run the same source with the same configuration again"
-        )
     z, y, x = frozen["resolution_nm"]
     return Run(
         uri=run_uri,
@@ -164,4 +223,6 @@ def load(run_uri: str) -> Run:
         section_names=tuple(frozen["section_names"]),
         config=parse_config(frozen["config"]),
         provenance=frozen["provenance"],
+        attachments={name: frozen[name] for name in ("drawn", "model") if name in frozen},
+        base=Base.of(frozen["base"]) if "base" in frozen else None,
     )

@@ -73,10 +73,8 @@ def module_code(module: str) -> str:
         name = waiting.pop()
         if name is None or name in digests:
             continue
-        content = sources[name].read_bytes().replace(b"\r\n", b"\n")
-        digests[name] = hashlib.sha256(content).hexdigest()
-        if name.endswith(".py"):
-            waiting += [_file_of(imported, sources) for imported in _imports(content)]
+        digests[name], imported = _examined(sources[name])
+        waiting += [_file_of(module, sources) for module in imported]
         if name.endswith("/__init__.py"):
             folder = name.removesuffix("__init__.py")
             waiting += [
@@ -88,11 +86,20 @@ def module_code(module: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@cache
+def _examined(path: Path) -> tuple[str, frozenset[str]]:
+    """Return the digest of a source and the full names of what it imports; once per process."""
+    content = path.read_bytes().replace(b"\r\n", b"\n")
+    imported = _imports(content) if path.suffix == ".py" else set()
+    return hashlib.sha256(content).hexdigest(), frozenset(imported)
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of `LIBRARIES`; "absent" for one that is not installed."""
     return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
 
 
+@cache
 def _source_files(package: str) -> list[tuple[str, Path]]:
     """Return name (below the package's parent) and path of a package's sources, sorted by name.
 

@@ -1,1 +1,1 @@
-"""What a run will take, before it runs: counts, bytes, memory, time, money; and what it took."""
+"""What a run would need, and which of its units, before anything runs; and what it took."""

@@ -55,7 +55,7 @@ class Stack:
     def run(self) -> Run:
         """The run that it would be, without a place; it answers what its own rules say."""
         resolution = self.config.volume.resolution_nm or DEFAULT_RESOLUTION_NM
-        return Run("", "", "", "", self.shape, resolution, (), self.config, {})
+        return Run("", "", "", "", self.shape, resolution, (), self.config, {}, {})
 
     @property
     def canvas(self) -> tuple[int, int]:

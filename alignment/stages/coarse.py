@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from alignment.affines import Affine, apply_affine, invert_affine
 from alignment.coarse import (
     PairAffine,
     estimate_mirrored_pair,
@@ -14,15 +15,17 @@ from alignment.coarse import (
     fit_canvas,
     solve_stack,
 )
+from alignment.insertion import insert_sections
 from alignment.mirrors import (
     mirrored_again,
+    mirrored_beside,
     mirrored_sections,
     more_alike,
     pairs_to_mirror,
     unmirrored,
 )
 from alignment.runs import Run, load
-from alignment.stages import inputs, wholesections
+from alignment.stages import inputs, kept, wholesections
 from alignment.stages.units import Pair, Phase, Record, Ref, Whole
 from storage.commit import records
 from storage.volume import create_array, open_array
@@ -56,7 +59,7 @@ def reads_pairs(_: Whole, *, run_uri: str) -> list[Ref | str]:
     pairs = inputs.pairs(run, run.config.coarse.neighbours)
     found = [Ref("coarse", "pairs", Pair(z, d).label) for z, d in pairs]
     found += [Ref("coarse", "mirrors", Pair(z, d).label) for z, d in mirror_pairs(run)]
-    return [*found, inputs.missing_fact(run_uri)]
+    return [*found, inputs.missing_fact(run_uri), *kept.place_facts(run)]
 
 
 def mirror_pairs(run: Run) -> list[tuple[int, int]]:
@@ -102,33 +105,48 @@ def _found(run_uri: str, phase: str) -> dict[tuple[int, int], PairAffine]:
     }
 
 
-def _mean_score(pairs: Mapping[tuple[int, int], PairAffine], z: int) -> float:
-    return round(float(np.mean([p.score for (at, d), p in pairs.items() if z in (at, at - d)])), 4)
-
-
 def solve(_: Whole, *, run_uri: str) -> Record:
-    """Place all sections at once and choose the canvas that holds them."""
+    """Place all sections at once and choose the canvas that holds them.
+
+    In an update, sections that keep their places keep the canvas, too.
+    """
     run = load(run_uri)
     found = more_alike(*(_found(run_uri, phase) for phase in ("pairs", "mirrors")))
-    mirrored = mirrored_sections(found)
-    scores = {str(z): _mean_score(found, z) for z in mirrored}
+    before = kept.placed_before(run)
+    is_mirrored = (
+        mirrored_beside(found, before.mirrored)
+        if before
+        else dict.fromkeys(mirrored_sections(found), True)
+    )
+    mirrored = sorted(z for z, mirrors in is_mirrored.items() if mirrors)
+    scores = {str(z): _mean_score(found, z) for z in mirrored if _pairs_of(found, z)}
     if run.config.coarse.mirrored == "report":
         found = {
             (z, d): p for (z, d), p in found.items() if z not in mirrored and z - d not in mirrored
         }
     width = run.section_yx[1]
-    solution = solve_stack(
-        unmirrored(found, mirrored, width),
-        run.shape[0],
-        run.section_yx,
-        inputs.missing(run_uri),
-        run.config.coarse,
-    )
-    turned = mirrored if run.config.coarse.mirrored == "flip" else ()
-    matrices, canvas = fit_canvas(mirrored_again(solution.matrices, turned, width), run.section_yx)
+    turned = mirrored if run.config.coarse.mirrored == "flip" else []
+    plain = unmirrored(found, mirrored, width)
+    stack = (run.shape[0], run.section_yx, inputs.missing(run_uri), run.config.coarse)
+    if before:
+        upright = mirrored_again(before.matrices, turned, width)
+        known = {z: upright[z] for z in sorted(before.sections)}
+        solution = insert_sections(plain, known, *stack, rejected=before.rejected)
+        matrices = mirrored_again(solution.matrices, turned, width)
+        for z in before.sections:  # to the last bit
+            matrices[z] = before.matrices[z]
+        canvas, seat = before.canvas, before.seat
+    else:
+        solution = solve_stack(plain, *stack)
+        matrices = mirrored_again(solution.matrices, turned, width)
+        matrices, canvas = fit_canvas(matrices, run.section_yx)
+        seat = _seat(matrices, run.section_yx)
     digest = inputs.write_all(open_array(run_uri, "coarse"), matrices)
     return {
+        "matrices": matrices.tolist(),
         "canvas": [int(n) for n in canvas],
+        "seat": list(seat),
+        "beyond_canvas_px": _beyond(matrices, run.section_yx, canvas),
         "rejected": sorted([int(z), int(d)] for z, d in solution.rejected),
         "bridged": sorted(int(z) for z in solution.bridged),
         "mirrored": scores,
@@ -140,3 +158,34 @@ def solve(_: Whole, *, run_uri: str) -> Record:
         "sha256": digest,
         "bytes_written": int(matrices.nbytes),
     }
+
+
+def _pairs_of(pairs: Mapping[tuple[int, int], PairAffine], z: int) -> list[PairAffine]:
+    return [pair for (at, d), pair in pairs.items() if z in (at, at - d)]
+
+
+def _mean_score(pairs: Mapping[tuple[int, int], PairAffine], z: int) -> float:
+    return round(float(np.mean([pair.score for pair in _pairs_of(pairs, z)])), 4)
+
+
+def _beyond(
+    matrices: Affine, section_yx: tuple[int, int], canvas: tuple[int, int]
+) -> dict[str, int]:
+    """Return by how many px sections reach beyond the canvas, if they do: {z: px}."""
+    ny, nx = section_yx
+    corners = np.array([[0.0, 0], [0, nx - 1], [ny - 1, 0], [ny - 1, nx - 1]])
+    beyond = {}
+    for z, matrix in enumerate(matrices):
+        there = apply_affine(invert_affine(matrix), corners)
+        over = max(float(-there.min()), float((there - np.array(canvas) + 1).max()))
+        if over >= 1:
+            beyond[str(z)] = int(np.ceil(over))
+    return beyond
+
+
+def _seat(matrices: Affine, section_yx: tuple[int, int]) -> tuple[int, int]:
+    """Return `inputs.Coarse.seat`."""
+    centre = (np.array(section_yx) - 1) / 2
+    on_canvas = [np.linalg.solve(c[:, :2], centre - c[:, 2]) for c in matrices]
+    y, x = np.rint(centre - np.mean(on_canvas, axis=0))
+    return int(y), int(x)

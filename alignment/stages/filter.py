@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.confidence import RIGHT_PX, reject_unsure, shipped_model
+from alignment.attachments import confidence_model
+from alignment.confidence import RIGHT_PX, Model, reject_unsure
 from alignment.damage import Damage, damage_distance
 from alignment.filter import count_reasons, judge_section, leave_out
 from alignment.match import CHANNELS, grid_spacing_px
@@ -76,8 +77,9 @@ def reads_matches(unit: Section, *, run_uri: str) -> list[Ref | str]:
     run, z = load(run_uri), unit.z
     own = [ref for d, k in _own(run, z).items() for ref in pair_refs(run, z, d, retry=k)]
     links = [ref for a, b in _cycles(run, z) for ref in pair_refs(run, z - a, b - a)]
-    seen = [inputs.masked(k) for k in (z, *(z - d for d in _own(run, z)))]
-    return [*own, *links, *holes_refs(run, z), *seen, inputs.PLACED, shipped_model().text()]
+    ends = [z, *(z - d for d in _own(run, z))]
+    seen = [*own, *links, *holes_refs(run, z), *map(inputs.masked, ends)]
+    return [*seen, *inputs.place_facts(run_uri, *ends), f"model {_model(run).text()}"]
 
 
 def judge(unit: Section, *, run_uri: str) -> Record:
@@ -95,7 +97,7 @@ def judge(unit: Section, *, run_uri: str) -> Record:
     record: Record = {"z": z, "pairs": {}, "bytes_read": 0, "bytes_written": 0}
     for d, judged in judge_section(own, links, spacing_px=spacing, config=config).items():
         named = leave_out(judged, at_damage[d])
-        trusted, sure = reject_unsure(named, spacing_px=spacing, config=config)
+        trusted, sure = reject_unsure(named, spacing_px=spacing, config=config, model=_model(run))
         rows: dict[str, NDArray[Any]] = {
             "trusted": trusted.matches,
             "rejected": trusted.reasons,
@@ -114,6 +116,10 @@ def judge(unit: Section, *, run_uri: str) -> Record:
         record["bytes_read"] += int(own[d].nbytes)
         record["bytes_written"] += sum(int(row.nbytes) for row in rows.values())
     return record
+
+
+def _model(run: Run) -> Model:
+    return confidence_model(run.uri, run.config.filter.model, run.attachments.get("model", ""))
 
 
 def _damage(run: Run, z: int) -> Damage:

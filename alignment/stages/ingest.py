@@ -61,7 +61,7 @@ def ingest_section(unit: Section, *, run_uri: str) -> Record:
         If the source, or this section of it, is not what it was when the run was made.
     """
     run = load(run_uri)
-    source = _source(run.source_uri)
+    source = _source(run_uri)
     if source.shape != run.shape:
         raise DataError(
             f"{run.source_uri} has the shape {source.shape}; it had {run.shape} when the run was "
@@ -127,5 +127,6 @@ def _fingerprints(run_uri: str) -> list[str]:
 
 
 @lru_cache(maxsize=2)
-def _source(uri: str) -> Source:
-    return open_source(uri)
+def _source(run_uri: str) -> Source:
+    """Return the source as a run found it: opened anew for each run, since it may have grown."""
+    return open_source(load(run_uri).source_uri)

@@ -97,8 +97,18 @@ PLACED = Ref("coarse", "solve", Whole().label)
 """The coarse places of all sections, as an input."""
 
 
+def place_facts(run_uri: str, *sections: int) -> list[str]:
+    """Return where some sections lie, and the canvas, as inputs.
+
+    Named one by one, so that a section that is placed anew does not touch what others make.
+    """
+    placed = coarse(run_uri)
+    places = [f"place {z} {placed.matrices[z].tolist()}" for z in sorted({*sections})]
+    return [*places, f"canvas {list(placed.canvas)}"]
+
+
 def missing_fact(run_uri: str) -> str:
-    """Return which sections are missing, as an input."""
+    """Return which sections are missing, as an input of what is made from the whole stack."""
     return f"missing {sorted(missing(run_uri))}"
 
 
@@ -165,11 +175,14 @@ class Coarse:
     """(nz, 2, 3), px at mip 0: a point of the common frame to its place in the section."""
     canvas: tuple[int, int]
     """(y, x) of the common frame and of the aligned volume, px at mip 0."""
+    seat: tuple[int, int]
+    """(y, x) of the canvas's first pixel in the sections as they came: the move by whole px, alike
+    for all of them, that brings their centres to where they are after alignment, on average."""
 
 
 @lru_cache(maxsize=8)
 def coarse(run_uri: str) -> Coarse:
     """Return the coarse stage's answer; cached, because it never changes."""
-    matrices = read_all(open_array(run_uri, "coarse"))
-    ny, nx = records.read_records(run_uri, "coarse", "solve")["all"]["canvas"]
-    return Coarse(matrices, (ny, nx))
+    solved = records.read_commit(run_uri, PLACED.stage, PLACED.phase, PLACED.unit).value
+    (ny, nx), (y, x) = solved["canvas"], solved["seat"]
+    return Coarse(np.array(solved["matrices"], np.float64), (ny, nx), (y, x))

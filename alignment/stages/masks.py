@@ -14,6 +14,7 @@ from alignment.masks import examine_section, is_missing
 from alignment.runs import Run, load, pyramid_levels
 from alignment.seams import Seam
 from alignment.stages import inputs
+from alignment.stages.handdrawn import drawn_section, without_drawn
 from alignment.stages.units import Pair, Phase, Record, Ref, Section
 from storage.volume import create_array, open_array
 
@@ -44,9 +45,10 @@ def phases(run: Run) -> Iterator[Phase]:
     yield Phase("likeness", pairs, compare_pair, reads_pair, ("masks",))
 
 
-def reads_section(unit: Section, *, run_uri: str) -> list[Ref]:
-    """Return the section itself."""
-    return [inputs.ingested(unit.z)]
+def reads_section(unit: Section, *, run_uri: str) -> list[Ref | str]:
+    """Return the section itself, and what a person drew over it."""
+    drawn = load(run_uri).attachments.get("drawn")
+    return [inputs.ingested(unit.z), *([f"drawn {drawn['sections'][unit.z]}"] if drawn else [])]
 
 
 def reads_pair(unit: Pair, *, run_uri: str) -> list[Ref]:
@@ -61,12 +63,16 @@ def mask_section(unit: Section, *, run_uri: str) -> Record:
     config = run.config.masks
     image = inputs.section(run, unit.z, config.mip)
     found = examine_section(image, config)
+    drawn = drawn_section(run, unit.z)
+    if drawn is not None:
+        found = without_drawn(found, drawn)
     digest = inputs.write_row(open_array(run_uri, "valid"), unit.z, found.valid.astype(np.uint8))
     inputs.write_row(open_array(run_uri, "defects"), unit.z, found.reasons)
     return {
         "z": unit.z,
         "missing": bool(is_missing(found.valid, config, found.reasons)),
         "valid_fraction": round(float(found.valid.mean()), 6),
+        "drawn_fraction": 0.0 if drawn is None else round(float(drawn.mean()), 6),
         "defects": {name: round(area, 6) for name, area in found.areas.items()},
         "tears": [_tear(tear) for tear in found.tears[:LISTED]],
         "seams": [_seam(seam) for seam in found.seams[:LISTED]],

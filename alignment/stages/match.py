@@ -105,18 +105,18 @@ def reads_block(unit: NodeBlock, *, run_uri: str, k: int, retry: int = 0) -> lis
     around = (unit.i0 - reach, unit.j0 - reach, unit.i1 + reach, unit.j1 + reach)
     before = block_refs(run, unit.z, unit.d, k - 1, around=around, retry=retry) if k else []
     holes = [Ref("match", holes_phase(retry), Section(unit.z).label)] if retry else []
-    seen = [*features, *map(inputs.masked, both), inputs.PLACED, *before, *holes]
-    return [*seen, f"engine {engine_name()}"]
+    seen = [*features, *map(inputs.masked, both), *before, *holes]
+    return [*seen, *inputs.place_facts(run_uri, *both), f"engine {engine_name()}"]
 
 
-def reads_section(unit: Section, *, run_uri: str, retry: int) -> list[Ref]:
+def reads_section(unit: Section, *, run_uri: str, retry: int) -> list[Ref | str]:
     """Return the section's matches so far, where it and its next neighbour show tissue."""
     run = load(run_uri)
     z = unit.z
     matched = [ref for d, k in _matched(run, z, retry) for ref in pair_refs(run, z, d, retry=k)]
     both = (z, z - distance(run, z, retry))
-    seen = [*map(inputs.masked, both), inputs.PLACED]
-    return [*matched, *holes_refs(run, z, below=retry), *seen]
+    seen = [*matched, *holes_refs(run, z, below=retry), *map(inputs.masked, both)]
+    return [*seen, *inputs.place_facts(run_uri, *both)]
 
 
 def _matched(run: Run, z: int, below: int) -> list[tuple[int, int]]:

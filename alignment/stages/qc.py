@@ -66,7 +66,7 @@ def phases(run: Run) -> Iterator[Phase]:
     yield Phase("report", [Whole()], write_report, always=True)
 
 
-def reads_pair(unit: Pair, *, run_uri: str) -> list[Ref]:
+def reads_pair(unit: Pair, *, run_uri: str) -> list[Ref | str]:
     """Return both sections as they came and the shards that show them aligned."""
     both = (unit.z - unit.d, unit.z)
     finest = open_array(run_uri, "aligned/0")
@@ -76,7 +76,9 @@ def reads_pair(unit: Pair, *, run_uri: str) -> list[Ref]:
         for shard in shards
         if any(shard.start[0] <= z < shard.stop[0] for z in both)
     ]
-    return [*map(inputs.ingested, both), *shown, inputs.PLACED]
+    placed = inputs.coarse(run_uri)
+    laid = f"canvas {list(placed.canvas)} at {list(placed.seat)}"
+    return [*map(inputs.ingested, both), *shown, laid]
 
 
 def compare_pair(unit: Pair, *, run_uri: str) -> Record:
@@ -106,12 +108,8 @@ def unaligned(
     run: Run, z: int, start_yx: tuple[int, int] = (0, 0), shape_yx: tuple[int, int] | None = None
 ) -> Image:
     """Return a part of section z as it came, moved by whole px onto the canvas, all z alike."""
-    placed = inputs.coarse(run.uri)
-    centre = (np.array(run.section_yx) - 1) / 2
-    # Where the sections' centres lie on the canvas, on average.
-    seats = [np.linalg.solve(c[:, :2], centre - c[:, 2]) for c in placed.matrices]
-    y, x = np.rint(centre - np.mean(seats, axis=0)).astype(int)
-    return _read(run, "sections/0", z, (start_yx[0] + int(y), start_yx[1] + int(x)), shape_yx)
+    y, x = inputs.coarse(run.uri).seat
+    return _read(run, "sections/0", z, (start_yx[0] + y, start_yx[1] + x), shape_yx)
 
 
 def _read(
@@ -196,6 +194,13 @@ def _notes(run: Run) -> tuple[str, ...]:
         notes.append(
             f"Of {trusted:,} trusted matches {sum(pair['right'] for pair in pairs):,.0f} are "
             f"expected to be right to {RIGHT_PX:g} px, by their confidence."
+        )
+    beyond = records.read_records(run.uri, "coarse", "solve")["all"]["beyond_canvas_px"]
+    if beyond:
+        far = ", ".join(f"{run.section_names[int(z)]} by {px} px" for z, px in beyond.items())
+        notes.append(
+            f"Sections that reach beyond the canvas: {far}. An update keeps the canvas; align the "
+            "volume anew to see all of them."
         )
     sigma = run.config.qc.smoothing_px
     if sigma:

@@ -1,7 +1,8 @@
 """Stage "relax": one elastic mesh over all sections gives the displacement field.
 
 A stack that one worker can hold is solved at once; a larger one in boxes (`alignment.stages.slabs`)
-with the same answer.
+with the same answer; an update between the sections that keep their fields
+(`alignment.stages.junction`).
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from alignment.match import grid_spacing_px
 from alignment.relax import relax_stack
 from alignment.runs import Run, load
 from alignment.sigma_model import calibrated
-from alignment.stages import inputs, slabs, slabstate
+from alignment.stages import inputs, junction, slabs, slabstate
 from alignment.stages.torn import reads_torn, torn_section
 from alignment.stages.units import Phase, Record, Ref, Section, Whole
 
 
 def phases(run: Run) -> Iterator[Phase]:
     """Yield the one solve, which needs every match of the stack, or the phases of its boxes."""
-    if slabstate.is_cut(run):
+    if run.base and run.base.fields:
+        yield from junction.phases(run)
+    elif slabstate.is_cut(run):
         yield from slabs.phases(run)
     else:
         yield Phase("solve", [Whole()], relax, reads_trusted, slabs.CONFIG)

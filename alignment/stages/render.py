@@ -90,14 +90,17 @@ def reads_sections(box: Box, *, run_uri: str) -> list[Ref | str]:
     """Return the sections that a shard shows, with the fields and places that move them."""
     run = load(run_uri)
     used: set[int] = set()
+    shows = []
     for z in range(box.start[0], box.stop[0]):
         shown = shown_section(run, z)
+        filling = [] if shown is None else substitutes(run, z, shown)
+        shows.append(f"{z} shows {shown}, filled from {filling}")
         if shown is not None:
-            used |= {shown, *substitutes(run, z, shown)}
+            used |= {shown, *filling}
     common = [COMMON_GREY] if run.config.render.normalise != "none" else []
     sections = [ref for z in sorted(used) for ref in reads(run, z)]
-    facts = [inputs.missing_fact(run_uri), layout_fact(run)]
-    return [*sections, *common, inputs.PLACED, *facts]
+    places = inputs.place_facts(run_uri, *used)
+    return [*sections, *common, *places, *shows, layout_fact(run)]
 
 
 def render_shard(box: Box, *, run_uri: str) -> Record:

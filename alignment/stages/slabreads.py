@@ -26,8 +26,14 @@ TIES = Ref("relax", "ties", Whole().label)
 
 def relaxed(run: Run, z: int) -> Ref:
     """Return the published field of section z, as an input of other stages."""
-    phase, unit = ("fields", Section(z)) if is_cut(run) else ("solve", Whole())
-    return Ref("relax", phase, unit.label, below=f"fields/c/{z}/")
+    is_update = run.base is not None and bool(run.base.fields)
+    if run.base and z in run.base.fields:
+        phase, label = "kept", Section(z).label
+    elif is_update or not is_cut(run):
+        phase, label = "solve", Whole().label
+    else:
+        phase, label = "fields", Section(z).label
+    return Ref("relax", phase, label, below=f"fields/c/{z}/")
 
 
 def reads_matches(unit: Section, *, run_uri: str) -> list[Ref | str]:

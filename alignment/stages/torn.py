@@ -26,6 +26,8 @@ def torn_section(run: Run, z: int) -> NDArray[np.float32]:
     return torn_cells(defects, placed.matrices[z], placed.canvas, spacing, mip=run.config.masks.mip)
 
 
-def reads_torn(run: Run, z: int) -> list[Ref]:
+def reads_torn(run: Run, z: int) -> list[Ref | str]:
     """Return what `torn_section` reads, as inputs."""
-    return [] if z in inputs.missing(run.uri) else [inputs.masked(z), inputs.PLACED]
+    if z in inputs.missing(run.uri):
+        return []
+    return [inputs.masked(z), *inputs.place_facts(run.uri, z)]

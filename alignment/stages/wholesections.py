@@ -61,9 +61,11 @@ def reads_pair(unit: Pair, *, run_uri: str) -> list[Ref]:
     return [*map(inputs.ingested, both), *map(inputs.masked, both)]
 
 
-def reads_placed_pair(unit: Pair, *, run_uri: str) -> list[Ref]:
-    """Return both sections, their valid parts, and where they lie."""
-    return [*reads_pair(unit, run_uri=run_uri), inputs.PLACED]
+def reads_placed_pair(unit: Pair, *, run_uri: str) -> list[Ref | str]:
+    """Return both sections, their valid parts, where they lie, and whether pairs tie them."""
+    placed = inputs.place_facts(run_uri, unit.z, unit.z - unit.d)
+    tied = f"tied {_are_tied(load(run_uri), unit)}"
+    return [*reads_pair(unit, run_uri=run_uri), *placed, tied]
 
 
 def reads_findings(_: Whole, *, run_uri: str) -> list[Ref | str]:
@@ -85,13 +87,17 @@ def measure_pair(unit: Pair, *, run_uri: str) -> Record:
     """
     run = load(run_uri)
     placed = inputs.coarse(run_uri).matrices
-    both = {unit.z, unit.z - unit.d}
-    if not any(both <= set(part) for part in _solution(run)["parts"]):
+    if not _are_tied(run, unit):
         return _record(unit, None, 0)
     matrix = compose_affines(placed[unit.z], invert_affine(placed[unit.z - unit.d]))
     seen = sections(run, unit)
     found = measure_likeness(*seen, matrix, mip=compared_mip(run))
     return _record(unit, found, seen[0].nbytes + seen[1].nbytes)
+
+
+def _are_tied(run: Run, unit: Pair) -> bool:
+    both = {unit.z, unit.z - unit.d}
+    return any(both <= set(part) for part in _solution(run)["parts"])
 
 
 def measure_far_pair(unit: Pair, *, run_uri: str) -> Record:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from alignment.config import ReadBack
 from alignment.planning.effort import CLOCK
@@ -127,23 +128,35 @@ def mend(unit: Unit, *, work: Work, expected: Mapping[str, Expected]) -> Record:
 
 def key_of(unit: Unit, work: Work) -> str:
     """Return the key of a unit: of the settings, inputs and code that make its result."""
-    parameters = {}
-    if work.parameters:
-        run = load(work.run_uri)
-        for name in work.parameters:
-            settings = getattr(run.config, name, None)
-            parameters[name] = (
-                getattr(run, name) if settings is None else settings.model_dump(mode="json")
-            )
+    parameters = parameters_of(load(work.run_uri), work.parameters) if work.parameters else {}
+    inputs = _digests(work.run_uri, work.inputs(unit, run_uri=work.run_uri))
+    return key_from(work.stage, work.phase, unit, parameters, inputs)
+
+
+def key_from(
+    stage: str, phase: str, unit: Unit, parameters: Mapping[str, Any], inputs: Sequence[str]
+) -> str:
+    """Return the key of a unit whose settings and digests of inputs are known."""
     return unit_key(
-        stage=work.stage,
-        phase=work.phase,
+        stage=stage,
+        phase=phase,
         unit=unit.label,
         parameters=parameters,
-        inputs=_digests(work.run_uri, work.inputs(unit, run_uri=work.run_uri)),
-        code=module_code(f"alignment.stages.{work.stage}"),
+        inputs=inputs,
+        code=module_code(f"alignment.stages.{stage}"),
         libraries=library_versions(),
     )
+
+
+def parameters_of(run: Run, names: Sequence[str]) -> dict[str, Any]:
+    """Return the settings on which a phase depends: parts of the configuration, or of the run."""
+    parameters = {}
+    for name in names:
+        settings = getattr(run.config, name, None)
+        parameters[name] = (
+            getattr(run, name) if settings is None else settings.model_dump(mode="json")
+        )
+    return parameters
 
 
 def _digests(run_uri: str, inputs: Iterable[Ref | str]) -> list[str]:

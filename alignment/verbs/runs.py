@@ -62,6 +62,13 @@ def plan(
         str | None,
         typer.Option(metavar="RUN", help="Take the rates from this run, and keep them."),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="A finished run, or a volume: print what would be computed again."),
+    ] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="With --against: not as an update; nothing is held.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Print what aligning SOURCE would read, write, hold and cost, and run nothing."""
@@ -69,6 +76,15 @@ def plan(
     from alignment.planning.refusals import Limits
 
     with exit_codes():
+        values = read_config(config, settings)
+        if against is not None:
+            from alignment.commands.rerun import plan_against, print_rerun
+
+            if source is None:
+                raise ConfigError("--against compares a SOURCE; give it")
+            plain = values.model_dump(mode="json")
+            print_rerun(*plan_against(source, against, plain, update=not anew), as_json=as_json)
+            return
         if calibrate is not None:
             out.print(f"rates of {calibrate} are in {command.calibrate(calibrate, rates)}")
             if source is None and shape is None:
@@ -77,7 +93,7 @@ def plan(
         found, stack = command.make_plan(
             source,
             numbers("--shape", shape, 3, int),
-            read_config(config, settings),
+            values,
             resolution_nm=numbers("--resolution", resolution, 3, float),
             canvas=numbers("--canvas", canvas, 2, int),
             prices=prices,
@@ -94,6 +110,13 @@ def align(
     volume: str,
     config: ConfigFile = None,
     settings: Settings = None,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update",
+            help="Keep what is published of sections far from any that is new or changed.",
+        ),
+    ] = False,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -106,7 +129,7 @@ def align(
         values = read_config(config, settings).model_dump(mode="json")
         with steps(quiet=as_json) as tell:
             source = sections_of(source, volume, tell=tell)
-        run_uri = prepare(source, volume, values)
+        run_uri = prepare(source, volume, values, update=update)
     _drive(run_uri, workers=workers, as_json=as_json)
 
 

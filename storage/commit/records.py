@@ -58,8 +58,14 @@ class Commit:
         below : str
             Only the objects whose path begins so, and not the value.
         """
-        made = [[o.path, o.blake3] for o in self.objects if o.path.startswith(below)]
-        return digest_of(canonical(made if below else [made, self.value]))
+        if below:
+            return content_below(self.objects, below)
+        return digest_of(canonical([[[o.path, o.blake3] for o in self.objects], self.value]))
+
+
+def content_below(objects: Iterable[StoredObject], below: str) -> str:
+    """Return the digest of those objects of a unit whose path begins with `below`."""
+    return digest_of(canonical([[o.path, o.blake3] for o in objects if o.path.startswith(below)]))
 
 
 def objects_of(entries: Iterable[Entry], run_uri: str) -> tuple[StoredObject, ...]:

@@ -13,7 +13,7 @@ from alignment.mirrors import (
     pairs_to_mirror,
     unmirrored,
 )
-from alignment.placement import PairAffine
+from alignment.posefit import PairAffine
 
 WIDTH = 200
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from alignment.affines import apply_affine, compose_affines, invert_affine
 from alignment.config import CoarseConfig
 from alignment.errors import DataError, ShapeError
-from alignment.placement import PairAffine, fit_canvas, solve_stack
+from alignment.placement import fit_canvas, solve_stack
+from alignment.posefit import PairAffine
 
 SHAPE = (800, 1000)
 CENTRE = (np.array(SHAPE) - 1) / 2

@@ -13,11 +13,14 @@ SPACING = 32
 NODES = node_grid((SIDE, SIDE), SPACING)
 
 
-def relaxed(matches, nz, *, match_spacing=SPACING, missing=(), torn=None, **settings):
+def relaxed(matches, nz, *, match_spacing=SPACING, missing=(), torn=None, held=None, **settings):
     defaults = {"node_spacing_px": SPACING, "stiffness": 2.0, "anchor": 0.01, "huber_px": 3.0}
     config = RelaxConfig(**{**defaults, **settings})
     return relax_stack(
-        matches, nz, (SIDE, SIDE), match_spacing, config, missing=missing, stiffness_map=torn
+        *(matches, nz, (SIDE, SIDE), match_spacing, config),
+        missing=missing,
+        stiffness_map=torn,
+        held=held,
     )
 
 
@@ -184,6 +187,14 @@ def test_locked_sections_stay_and_the_others_come_to_them():
     np.testing.assert_allclose(push[0, 0], -3, atol=0.01)
     with pytest.raises(ConfigError, match=r"relax\.locked names section 3"):
         relaxed(pairs, 3, locked=(3,))
+
+
+def test_between_fields_that_hold_the_others_come_to_lie_as_in_the_whole_stack(matches, result):
+    held = {z: result.push[z] for z in (0, 1, 5, 6, 7)}
+    between = relaxed(matches, 8, held=held)
+    np.testing.assert_allclose(between.push, result.push, atol=2e-3)
+    with pytest.raises(ShapeError, match=r"section 1 is held by must have shape"):
+        relaxed(matches, 8, held={1: result.push[1, :, 1:]})
 
 
 def test_a_stack_without_matches_between_its_halves_says_so():
