@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from alignment.planning.plans import StagePlan, guess_of, plan_stages
 from alignment.planning.rates import Rates, Sample
 from alignment.planning.stack import Guess, Stack
+from alignment.report_data import Resources
 from alignment.runs import Run
 from alignment.stages import inputs, matched
 from alignment.stages.order import ORDER
 from storage import ledger, store
 from storage.commit import manifest, records
 from storage.errors import StorageError
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One stage as it was planned and as it came; None where it is not known."""
-
-    stage: str
-    planned: StagePlan
-    units: int | None
-    objects: int | None
-    """Data objects: records, and what sums them up, are left out on both sides."""
-    bytes_written: int | None
-    """Of the data objects, in the store."""
-    busy_s: float | None
-    peak_bytes: int | None
+from storage.ledger import StageState
 
 
 def seen(run: Run) -> Stack:
@@ -59,34 +46,42 @@ def taken(run: Run) -> list[Sample]:
     ]
 
 
-def outcomes(run: Run, rates: Rates) -> tuple[Outcome, ...]:
-    """Return every stage as planned and as it came.
+def outcomes(
+    run: Run, states: Iterable[StageState], rates: Rates
+) -> dict[str, tuple[Resources, Resources]]:
+    """Return what every stage was planned to take, and what it took.
 
     The plan is made anew, of the run's shape and configuration alone, as it could have been made
-    before it ran.
+    before it ran; it is no part of the run.
+
+    Parameters
+    ----------
+    states : iterable of StageState
+        Of all stages, from the ledger.
     """
     stack = Stack(run.shape, run.config, guess_of(rates))
-    planned = plan_stages(stack, rates, rates.stored)
-    return tuple(_outcome(run, stage) for stage in planned)
+    planned = {stage.stage: stage for stage in plan_stages(stack, rates, rates.stored)}
+    return {state.stage: (_planned(planned[state.stage]), _actual(run, state)) for state in states}
 
 
-def _outcome(run: Run, planned: StagePlan) -> Outcome:
-    state = ledger.read_state(run.uri, planned.stage)
-    units = state.blocks_done if state.blocks_total else None
-    objects: int | None
-    written: int | None
+def _planned(stage: StagePlan) -> Resources:
+    return Resources(
+        stage.units, stage.data_objects, stage.data_bytes, stage.core_s, stage.peak_bytes
+    )
+
+
+def _actual(run: Run, state: StageState) -> Resources:
     try:
-        sealed = manifest.read_seal(run.uri, planned.stage)
-        objects = sealed.objects - len(sealed.metadata)
-        written = sealed.bytes
-    except StorageError:  # the stage is not finished, as the one that writes the report
-        objects = written = None
-    return Outcome(
-        planned.stage,
-        planned,
-        units,
+        sealed = manifest.read_seal(run.uri, state.stage)
+        objects, size = sealed.objects - len(sealed.metadata), sealed.bytes
+    except StorageError:  # not finished, as the stage that writes the report
+        return Resources()
+    # Units that were taken over from another run cost nothing, which says nothing of the plan.
+    known = state.busy_s > 0 and not state.blocks_reused
+    return Resources(
+        sealed.units,
         objects,
-        written,
-        state.busy_s or None,
-        state.peak_bytes or None,
+        size,
+        state.busy_s if known else None,
+        state.peak_bytes if known else None,
     )

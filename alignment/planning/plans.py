@@ -46,6 +46,8 @@ class StagePlan:
     """As they come from the store."""
     bytes_written: int
     """As they lie in the store, all objects."""
+    data_bytes: int
+    """Of them, those of voxels, values, and what describes their arrays."""
     values_bytes: int
     """What is written, before compression."""
     chunk_bytes: int
@@ -172,6 +174,7 @@ def _plan_stage(
         gets=_gets(count, reads, stack),
         bytes_read=round(sum(read.nbytes * stored.get(_top(read.path), 1.0) for read in reads)),
         bytes_written=_written(count, stored, rates),
+        data_bytes=_sealed(count, stored),
         values_bytes=sum(array.nbytes for array in count.arrays),
         chunk_bytes=max((array.chunk_bytes for array in count.arrays), default=0),
         peak_bytes=peak_bytes(count.stage, stack, rates),
@@ -213,10 +216,15 @@ def _gets(count: StageCount, reads: tuple[Read, ...], stack: Stack) -> int:
 
 def _written(count: StageCount, stored: Mapping[str, float], rates: Rates) -> int:
     """Return the bytes of all objects of a stage."""
-    data = sum(_data_bytes(array, stored) for array in count.arrays)
     told = count.units * rates.record_bytes + count.data_objects * rates.object_bytes
     tails = TAIL_BYTES * sum(array.grid for array in count.arrays)
-    return round(data + told + tails + METADATA_BYTES * count.metadata)
+    return round(_sealed(count, stored) + told + tails)
+
+
+def _sealed(count: StageCount, stored: Mapping[str, float]) -> int:
+    """Return the bytes that the seal of a stage will sum up."""
+    data = sum(_data_bytes(array, stored) for array in count.arrays)
+    return round(data + METADATA_BYTES * count.metadata)
 
 
 def _data_bytes(array: ArrayPlan, stored: Mapping[str, float]) -> float:

@@ -14,6 +14,8 @@ from alignment import qc
 from alignment.confidence import RIGHT_PX
 from alignment.config import commented_yaml
 from alignment.filter import Reason
+from alignment.planning.outcome import outcomes
+from alignment.planning.rates import shipped_rates
 from alignment.report import build_report
 from alignment.report_data import (
     FilterCount,
@@ -321,9 +323,12 @@ def _reslice(run: Run) -> Reslice:
 
 
 def _costs(run: Run) -> tuple[StageCost, ...]:
-    states = (ledger.read_state(run.uri, stage) for stage in ORDER)
+    states = [ledger.read_state(run.uri, stage) for stage in ORDER]
+    compared = outcomes(run, states, shipped_rates())
     return tuple(
-        StageCost(s.stage, s.seconds, s.bytes_read, s.bytes_written, s.blocks_done)
+        StageCost(
+            *(s.stage, s.seconds, s.bytes_read, s.bytes_written, s.blocks_done), *compared[s.stage]
+        )
         for s in states
         if s.blocks_total
     )

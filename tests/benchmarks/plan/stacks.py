@@ -51,8 +51,8 @@ def _phantom(sections: int, side: int) -> Callable[[Path], str]:
 
 
 CALIBRATION = (
-    Case("vnc_stack1, 8 x 512 x 512", _real("vnc_stack1", 8, 512)),
-    Case("vnc_stack1, 6 x 1024 x 1024", _real("vnc_stack1", 6, 1024)),
+    Case("vnc_stack1, 16 x 512 x 512", _real("vnc_stack1", 16, 512)),
+    Case("vnc_stack1, 10 x 1024 x 1024", _real("vnc_stack1", 10, 1024)),
     Case(
         "vnc_stack1 beside itself, 3 x 2048 x 2048",
         _real("vnc_stack1", 3, 1024, copies=2),
