@@ -11,6 +11,7 @@ from alignment.report_data import Resources
 from alignment.runs import Run
 from alignment.stages import inputs, matched
 from alignment.stages.order import ORDER
+from alignment.stages.units import Whole
 from storage import ledger, store
 from storage.commit import manifest, records
 from storage.errors import StorageError
@@ -19,7 +20,8 @@ from storage.ledger import StageState
 
 def seen(run: Run) -> Stack:
     """Return a run's stack with all that was a guess before it ran."""
-    guess = Guess(inputs.coarse(run.uri).canvas, len(inputs.missing(run.uri)))
+    solved = records.read_commit(run.uri, "coarse", "solve", Whole().label).value
+    guess = Guess(tuple(solved["canvas"]), len(inputs.missing(run.uri)))
     stack = Stack(run.shape, run.config, guess)
     again = sum(
         len(records.recorded(run.uri, "match", matched.round_phase(0, retry=k)))

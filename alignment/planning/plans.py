@@ -24,6 +24,8 @@ TAIL_BYTES = 4
 DRIVER_GETS = 20
 """Requests of a driver besides those of its units: the run, listings, its lease."""
 HEARTBEAT_S = 2.0
+RUN_OBJECTS = 13
+"""Of a run as a whole: its definition, and the states of its stages."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ class Plan:
         return max(stage.peak_bytes for stage in self.stages)
 
     @property
+    def objects(self) -> int:
+        """All objects that are left in the store."""
+        return RUN_OBJECTS + sum(stage.objects for stage in self.stages)
+
+    @property
     def bytes_written(self) -> int:
         """All that is left in the store."""
         return sum(stage.bytes_written for stage in self.stages)
@@ -123,6 +130,7 @@ class Plan:
             "core_s": self.core_s,
             "core_hours": self.core_hours,
             "peak_bytes_per_worker": self.peak_bytes_per_worker,
+            "objects": self.objects,
             "bytes_written": self.bytes_written,
         }
 
@@ -218,7 +226,8 @@ def _written(count: StageCount, stored: Mapping[str, float], rates: Rates) -> in
     """Return the bytes of all objects of a stage."""
     told = count.units * rates.record_bytes + count.data_objects * rates.object_bytes
     tails = TAIL_BYTES * sum(array.grid for array in count.arrays)
-    return round(_sealed(count, stored) + told + tails)
+    report = rates.report_bytes if count.stage == "qc" else 0
+    return round(_sealed(count, stored) + told + tails + report)
 
 
 def _sealed(count: StageCount, stored: Mapping[str, float]) -> int:

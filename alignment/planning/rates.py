@@ -25,6 +25,10 @@ from alignment.planning.stack import Stack
 from alignment.planning.work import memory_of, work_of
 
 
+TELLING_SHARE = 0.15
+"""Share of a worker's memory by which the largest units of runs must differ, to tell a factor."""
+
+
 @dataclass(frozen=True)
 class StageRate:
     """What one stage costs."""
@@ -54,6 +58,8 @@ class Rates:
     """Of a unit's record, and of its line in the manifest, without its objects."""
     object_bytes: float
     """That an object adds to them."""
+    report_bytes: int
+    """Of the report, most of it pictures, of which there are about as many in every run."""
     retried: float
     """Share of the blocks that were matched again with a farther section."""
 
@@ -137,15 +143,23 @@ def fit_stage(samples: Sequence[Sample], decode_s_per_gb: float) -> StageRate:
     ])  # fmt: skip
     work = [work_of(s.stage, s.stack) for s in samples]
     unit_s, work_s = _relative(np.array([units, work], np.float64).T, busy)
-    allocated = [memory_of(s.stage, s.stack) for s in samples]
-    peaks = np.array([s.peak_bytes for s in samples], np.float64)
-    base, factor = _relative(np.array([np.ones(len(peaks)), allocated]).T, peaks)
+    base, factor = _memory(samples)
     return StageRate(
         float(f"{unit_s:.3g}"),
         float(f"{work_s:.3g}"),
         int(round(base, -5)),
         round(float(factor), 2),
     )
+
+
+def _memory(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Return base and factor; 1 for the factor where the runs differ too little to tell it."""
+    allocated = np.array([memory_of(s.stage, s.stack) for s in samples])
+    peaks = np.array([s.peak_bytes for s in samples], np.float64)
+    if np.ptp(allocated) < TELLING_SHARE * peaks.min():
+        return max(float((peaks - allocated).mean()), 0.0), 1.0
+    base, factor = _relative(np.array([np.ones(len(peaks)), allocated]).T, peaks)
+    return base, factor
 
 
 def _relative(terms: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from alignment.planning.outcome import seen, taken
 from alignment.planning.rates import Rates, Sample, fit_stage, write_rates
 from alignment.runs import Run
 from alignment.stages import ORDER
+from storage import store
 from storage.volume import create_array, open_array, read_region, write_region
 from tests.benchmarks.machine import machine
 from tests.benchmarks.plan.measure import Actual, actual, align
@@ -64,8 +65,13 @@ def fit(runs: list[Run], decode_s: float) -> Rates:
         stored=_stored(left),
         record_bytes=round(record, 1),
         object_bytes=round(each, 1),
+        report_bytes=round(float(np.mean([_report_bytes(run) for run in runs]))),
         retried=round(float(np.mean([seen(run).guess.retried for run in runs])), 3),
     )
+
+
+def _report_bytes(run: Run) -> int:
+    return sum(store.size(store.join(run.uri, name)) for name in ("report.html", "qc.json"))
 
 
 def _stored(left: list[tuple[Run, dict[str, Actual]]]) -> dict[str, float]:
