@@ -44,9 +44,18 @@ class VolumeConfig(Config):
     """Shape of one object of `aligned/`: the unit of rendering."""
     aligned_chunk: tuple[Px, Px, Px] = (32, 128, 128)
     """Shape of the chunks that are read singly inside an aligned shard."""
+    slab_sections: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """Above so many sections Airflow maps each stage over slabs of them, rounded up to whole shards
+    of `aligned_shard`; each slab is one task with a Dask driver of its own."""
     read_back: ReadBack = "size"
     """What is looked at before a unit is recorded: nothing, the size of its objects, or all bytes.
     Bodies carry checksums that an S3 server checks in any case."""
+
+    @property
+    def slab_depth(self) -> int:
+        """Sections of a slab: `slab_sections`, rounded up to whole shards of the aligned volume."""
+        shard = self.aligned_shard[0]
+        return -(-self.slab_sections // shard) * shard
 
     @model_validator(mode="after")
     def _shards_are_whole_chunks(self) -> Self:

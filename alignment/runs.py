@@ -46,11 +46,17 @@ class Run:
     """What was frozen by `alignment.attachments`."""
     base: Base | None = None
     """The run that this one updates, and what it keeps of it; None for one from scratch."""
+    slab: range | None = None
+    """The only sections whose units are asked for; None asks for those of all."""
 
     @property
     def base_uri(self) -> str:
         """The URI of the run that this one updates."""
         return join(self.volume_uri, "runs", self.base.run) if self.base else ""
+
+    def owns(self, z: int) -> bool:
+        """Return whether the units of section z are asked for."""
+        return self.slab is None or z in self.slab
 
     @property
     def section_mips(self) -> int:

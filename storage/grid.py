@@ -36,6 +36,11 @@ class Box:
         return slice(z0, z1), slice(y0, y1), slice(x0, x1)
 
     @property
+    def z(self) -> int:
+        """The first section."""
+        return self.start[0]
+
+    @property
     def label(self) -> str:
         """A short name that is safe in object keys and unique within one grid.
 

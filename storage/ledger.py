@@ -10,6 +10,9 @@ Whether a driver is silent is measured by the store's own clock, never by this m
 ::
 
     <run_uri>/state/<stage>.json
+    <run_uri>/state/<stage>.<slab>.json   of a slab that has a driver of its own
+
+Where a function takes the name of a stage, it takes that of a slab of one, too.
 
 Imports neither zarr nor numpy: Airflow's triggerer reads states all day.
 """
@@ -60,6 +63,10 @@ class StageState:
     """Most memory that a worker held while it did a unit, resident."""
     heartbeat: float = 0.0
     """Seconds since 1970 by the driver's clock when it last reported; for people only."""
+    units_done: bool = False
+    """Of a slab: all its units have records, and what is left is about the whole stage."""
+    finisher: str = ""
+    """Of a stage in slabs: the slab whose driver does what is left when all slabs are done."""
     epoch: int = 0
     """How often the stage was taken by a driver."""
     holder: str = field(default="", compare=False)
@@ -69,6 +76,15 @@ class StageState:
     def is_settled(self) -> bool:
         """Whether nothing more will happen: done or failed."""
         return self.status in ("done", "failed")
+
+
+def stage_of(name: str) -> str:
+    """Return the stage to which a state belongs, its own or that of a slab.
+
+    >>> stage_of("match.z000064"), stage_of("match")
+    ('match', 'match')
+    """
+    return name.partition(".")[0]
 
 
 class Lease:
@@ -130,15 +146,24 @@ def take(run_uri: str, stage: str) -> Lease:
     raise ConflictError(f"{_state_uri(run_uri, stage)} changed {_ATTEMPTS} times while it was read")
 
 
-def claim(run_uri: str, stage: str, *, silent_after_s: float) -> bool:
+def claim(
+    run_uri: str, stage: str, *, silent_after_s: float, redo: bool = False, finisher: str = ""
+) -> bool:
     """Return True if the caller, and nobody else, may start a driver of the stage now.
 
     False while a driver is alive, and once the stage is done. A failed stage may be started again;
     a running one whose driver has not reported for `silent_after_s` too. Claiming counts as the
     new driver's first heartbeat, so it has `silent_after_s` to come up.
+
+    Parameters
+    ----------
+    redo : bool
+        True if a driver is wanted even where one is done.
+    finisher : str
+        The slab for whose driver the stage is claimed.
     """
     state, etag = _read_tagged(run_uri, stage)
-    if state.status == "done":
+    if state.status == "done" and not redo:
         return False
     if state.status == "running" and silence_s(run_uri, stage) <= silent_after_s:
         return False
@@ -147,6 +172,7 @@ def claim(run_uri: str, stage: str, *, silent_after_s: float) -> bool:
         "running",
         phase="starting",
         heartbeat=time.time(),
+        finisher=finisher,
         epoch=state.epoch + 1,
         # Makes two claims of the same instant differ: a swap takes its own value for a lost answer.
         holder=uuid.uuid4().hex,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from alignment.commands.local import stage_states
 from alignment.config import PipelineConfig
+from alignment.driving.states import stage_states
 from alignment.errors import ConfigError, StageFailed
 from alignment.platform.airflow_client import AirflowClient
 from alignment.platform.config import platform_config
@@ -93,7 +93,7 @@ def _run_uri(airflow: AirflowClient, run_id: str) -> str | None:
     tasks = {task.task_id: task.state for task in airflow.task_states(DAG_ID, run_id)}
     if tasks.get("prepare") != "success":
         return None
-    return str(airflow.returned(DAG_ID, run_id, "prepare"))
+    return str(airflow.returned(DAG_ID, run_id, "prepare", key="run_uri"))
 
 
 def _reason(run_uri: str | None, url: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from alignment.blockwise import local_client
 from alignment.stages import ORDER, run_stage
-from storage.ledger import StageState, read_state
+from storage.ledger import StageState
 
 
 def align(
@@ -23,8 +23,3 @@ def align(
     with local_client(workers or os.cpu_count() or 1) as client:
         for stage in ORDER:
             run_stage(stage, run_uri, client, tell=tell)
-
-
-def stage_states(run_uri: str) -> list[StageState]:
-    """Return the state of every stage, in order."""
-    return [read_state(run_uri, stage) for stage in ORDER]

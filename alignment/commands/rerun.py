@@ -92,6 +92,6 @@ def print_rerun(rehearsal: Rehearsal, stages: Iterable[StageRerun], *, as_json: 
     done, units = sum(s.done for s in stages), sum(s.units for s in stages)
     seconds = sum(s.seconds or 0.0 for s in stages)
     out.print(
-        f"{done:,} of {units:,} units are computed, about {seconds:,.0f} s at the rate of that run; "
+        f"{done:,} of {units:,} units are computed, about {seconds:,.0f} s as in that run; "
         "at most: a unit that gives the same bytes again ends there"
     )

@@ -89,5 +89,7 @@ def _assumptions(
     if stack.is_cut:
         told.append(f"relaxation in {stack.boxes.count:,} boxes takes {stack.guess.sweeps} sweeps")
     if stack.slabs > 1:
-        told.append(f"{stack.slabs:,} slabs of {stack.slab_sections} sections, a Dask graph each")
+        told.append(
+            f"{stack.slabs:,} slabs of {stack.config.volume.slab_depth} sections, a Dask graph each"
+        )
     return tuple(told)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from alignment.driving.states import stage_states
 from alignment.planning.plans import StagePlan, guess_of, plan_stages
 from alignment.planning.rates import Rates, Sample
 from alignment.planning.stack import Guess, Stack
 from alignment.report_data import Resources
 from alignment.runs import Run
 from alignment.stages import inputs, matched
-from alignment.stages.order import ORDER
 from alignment.stages.units import Whole
-from storage import ledger, store
+from storage import store
 from storage.commit import manifest, records
 from storage.errors import StorageError
 from storage.ledger import StageState
@@ -40,10 +40,9 @@ def seen(run: Run) -> Stack:
 def taken(run: Run) -> list[Sample]:
     """Return what the stages of a run took, by its ledger."""
     stack = seen(run)
-    states = [ledger.read_state(run.uri, stage) for stage in ORDER]
     return [
         Sample(stack, state.stage, state.busy_s, state.peak_bytes)
-        for state in states
+        for state in stage_states(run.uri)
         if state.busy_s > 0 and not state.blocks_reused
     ]
 

@@ -24,7 +24,6 @@ from alignment.planning.reads import read_by
 from alignment.planning.stack import Stack
 from alignment.planning.work import memory_of, work_of
 
-
 TELLING_SHARE = 0.15
 """Share of a worker's memory by which the largest units of runs must differ, to tell a factor."""
 

@@ -18,10 +18,6 @@ from alignment.stages.matched import BLOCK_NODES
 from alignment.stages.wholesections import compared_mip
 from storage.grid import ZYX
 
-SLAB_SECTIONS = 64
-"""Sections that one Dask graph spans where the configuration does not say."""
-
-
 CANVAS_GROWTH = 1.05
 """How much higher and wider the aligned volume is taken to be than the largest section: sections
 that are shifted and turned against each other need more room. Stacks that were in register once
@@ -217,11 +213,6 @@ class Stack:
         return sum_up(cut)
 
     @property
-    def slab_sections(self) -> int:
-        """Sections of a slab."""
-        return int(getattr(self.config.volume, "slab_sections", SLAB_SECTIONS))
-
-    @property
     def slabs(self) -> int:
         """Slabs that a stage is mapped over."""
-        return max(ceil(self.shape[0] / self.slab_sections), 1)
+        return max(ceil(self.shape[0] / self.config.volume.slab_depth), 1)

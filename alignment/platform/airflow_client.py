@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
@@ -86,10 +89,50 @@ class AirflowClient:
         ]
         return sorted(tasks)
 
-    def returned(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """Return the value that a finished task returned."""
+    def returned(self, dag_id: str, run_id: str, task_id: str, *, key: str = "return_value") -> Any:
+        """Return the value that a finished task returned, or left under another key."""
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task_id, safe='')}/xcomEntries"
-        return self._call("GET", f"{path}/return_value", params={"deserialize": True})["value"]
+        return self._call("GET", f"{path}/{quote(key, safe='')}", params={"deserialize": True})[
+            "value"
+        ]
+
+    def ensure_pool(self, name: str, *, slots: int, description: str) -> None:
+        """Create a pool unless it exists, in which case it stays as its users set it.
+
+        Deferred tasks count: they wait for work that goes on.
+        """
+        body = {"name": name, "slots": slots, "description": description, "include_deferred": True}
+        response = self._send("POST", "/api/v2/pools", json=body)
+        if response.status_code != HTTPStatus.CONFLICT:
+            _check(response, f"create pool {name!r}")
+
+    def ensure_connection(self, connection_id: str, values: Mapping[str, Any]) -> None:
+        """Create a connection, or make it what `values` say."""
+        body = {"connection_id": connection_id, **values}
+        response = self._send("POST", "/api/v2/connections", json=body)
+        if response.status_code == HTTPStatus.CONFLICT:
+            path = f"/api/v2/connections/{quote(connection_id, safe='')}"
+            response = self._send("PATCH", path, json=body)
+        _check(response, f"set connection {connection_id!r}")
+
+    def test_connection(self, connection_id: str, values: Mapping[str, Any]) -> tuple[bool, str]:
+        """Return what *Test* shows in the form of a connection."""
+        body = {"connection_id": connection_id, **values}
+        answer = self._call("POST", "/api/v2/connections/test", json=body)
+        return bool(answer["status"]), str(answer["message"])
+
+    def task_progress(
+        self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1
+    ) -> dict[str, Any] | None:
+        """Return the progress that a task has stored; None before it has stored any."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task_id, safe='')}"
+        path = f"{path}/state-store/progress"
+        response = self._send("GET", path, params={"map_index": map_index})
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            return None
+        _check(response, f"answer GET {path}")
+        value = response.json()["value"]
+        return dict(json.loads(value) if isinstance(value, str) else value)
 
     def run_url(self, dag_id: str, run_id: str) -> str:
         """Return the page of a run, for people."""

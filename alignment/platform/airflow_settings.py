@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from alignment.platform.airflow_client import AirflowClient
 from alignment.platform.config import PlatformConfig
 from alignment.platform.credentials import Credentials
 from alignment.platform.state import Home, write_private
 
 CONNECTION = "dask_default"
+POOL = "petalign"
+POOL_SLOTS = 8
+"""Stages and slabs that are worked on at a time, over all runs; users may change the pool."""
 
 
 def airflow_environment(
@@ -32,6 +37,8 @@ def airflow_environment(
             "simple_auth_manager_passwords_file": _passwords_file(home),
             # The default asks the name server, which takes seconds where there is none.
             "hostname_callable": "socket.gethostname",
+            # Off by default because a test can reach what the server can reach; all is local here.
+            "test_connection": "Enabled",
         },
         "database": {
             "sql_alchemy_conn": f"sqlite:///{home.airflow / 'airflow.db'}",
@@ -78,23 +85,23 @@ def airflow_environment(
     }
     return variables | {
         "AIRFLOW_HOME": str(home.airflow),
-        f"AIRFLOW_CONN_{CONNECTION.upper()}": _dask_connection(config),
+        f"AIRFLOW_CONN_{CONNECTION.upper()}": json.dumps(dask_connection(config)),
+        "PETALIGN_POOL": POOL,
     }
 
 
-def _dask_connection(config: PlatformConfig) -> str:
-    return json.dumps(
-        {
-            "conn_type": "dask",
-            "host": "127.0.0.1",
-            "port": config.dask_port,
-            "extra": {
-                # Runs may touch the platform's bucket and this machine's files.
-                "allowed_uris": [f"s3://{config.bucket}/", "file:///"],
-                "dashboard_url": config.dask_dashboard_url,
-            },
-        }
-    )
+def dask_connection(config: PlatformConfig) -> dict[str, Any]:
+    """Return the connection to the platform's Dask cluster."""
+    return {
+        "conn_type": "dask",
+        "host": "127.0.0.1",
+        "port": config.dask_port,
+        "extra": {
+            # Runs may touch the platform's bucket and this machine's files.
+            "allowed_uris": [f"s3://{config.bucket}/", "file:///"],
+            "dashboard_url": config.dask_dashboard_url,
+        },
+    }
 
 
 def _passwords_file(home: Home) -> str:
@@ -105,3 +112,14 @@ def write_passwords(home: Home, credentials: Credentials) -> None:
     """Write the password file from which Airflow checks logins."""
     passwords = {credentials.airflow_user: credentials.airflow_password}
     write_private(home.airflow / "passwords.json", json.dumps(passwords))
+
+
+def set_up_airflow(airflow: AirflowClient, config: PlatformConfig) -> None:
+    """Create what Airflow keeps in its database: the pool, and the connection for its pages.
+
+    Tasks take the connection from their environment; its pages show only what the database holds.
+    """
+    airflow.ensure_pool(POOL, slots=POOL_SLOTS, description="stages and slabs at work on Dask")
+    connection = dask_connection(config)
+    extra = json.dumps(connection["extra"])
+    airflow.ensure_connection(CONNECTION, {**connection, "extra": extra})

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from alignment.platform.airflow_client import AirflowClient
+from alignment.platform.airflow_settings import set_up_airflow
 from alignment.platform.config import PlatformConfig, variable_of
 from alignment.platform.credentials import Credentials, ensure_credentials, read_credentials
 from alignment.platform.environment import environment
@@ -143,7 +144,10 @@ def up(
         raise
     if is_fresh:
         warm_up_airflow(config)
-    return PlatformInfo(config)
+    platform = PlatformInfo(config)
+    with platform.airflow() as airflow:
+        set_up_airflow(airflow, config)
+    return platform
 
 
 def _ensure_supervisor(home: Home, config: PlatformConfig) -> tuple[ProcessId, bool]:

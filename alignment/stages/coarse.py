@@ -36,7 +36,9 @@ CONFIG = ("coarse",)
 def phases(run: Run) -> Iterator[Phase]:
     """Yield the pairs first, then the one solve that needs them all, then what is wrong."""
     pairs = [Pair(z, d) for z, d in inputs.pairs(run, run.config.coarse.neighbours)]
-    yield Phase("pairs", pairs, compare_pair, wholesections.reads_pair, CONFIG)
+    yield Phase("pairs", pairs, compare_pair, wholesections.reads_pair, CONFIG, local=True)
+    if run.slab is not None:
+        return  # which pairs are compared mirrored is known when all pairs are
     mirrors = [Pair(z, d) for z, d in mirror_pairs(run)]
     yield Phase("mirrors", mirrors, compare_mirrored, wholesections.reads_pair, CONFIG)
     create_array(

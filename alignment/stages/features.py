@@ -40,7 +40,7 @@ def phases(run: Run) -> Iterator[Phase]:
         )
         units = [Section(z) for z in inputs.present(run)]
         work = partial(normalise_section, mip=mip)
-        yield Phase(f"mip{mip}", units, work, reads_section, ("features",))
+        yield Phase(f"mip{mip}", units, work, reads_section, ("features",), local=True)
 
 
 def reads_section(unit: Section, *, run_uri: str) -> list[Ref]:

@@ -22,7 +22,7 @@ from storage.volume import create_array, open_array
 
 def phases(run: Run) -> Iterator[Phase]:
     """Yield one phase over the sections; each judges all matches of its own."""
-    sections = sorted({z for z, _ in inputs.match_pairs(run)})
+    sections = sorted({z for z, _ in inputs.match_pairs(run) if run.owns(z)})
     for d in sorted({d for z in sections for d in _own(run, z)}):
         nz, channels, ny, nx = open_array(run.uri, f"matches/{d}").shape
         create_array(
@@ -55,7 +55,7 @@ def phases(run: Run) -> Iterator[Phase]:
             dimension_names=("z", "y", "x"),
         )
     units = [Section(z) for z in sections]
-    yield Phase("sections", units, judge, reads_matches, ("filter", "match"))
+    yield Phase("sections", units, judge, reads_matches, ("filter", "match"), local=True)
 
 
 def _own(run: Run, z: int) -> dict[int, int]:

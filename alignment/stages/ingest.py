@@ -42,7 +42,7 @@ def phases(run: Run) -> Iterator[Phase]:
     )
     units = [Section(z) for z in range(run.shape[0])]
     parameters = ("section_yx", "section_mips")
-    yield Phase("sections", units, ingest_section, reads_source, parameters)
+    yield Phase("sections", units, ingest_section, reads_source, parameters, local=True)
 
 
 def reads_source(unit: Section, *, run_uri: str) -> list[str]:

@@ -40,7 +40,9 @@ def phases(run: Run) -> Iterator[Phase]:
             attributes={"mip": run.config.masks.mip},
         )
     units = [Section(z) for z in range(run.shape[0])]
-    yield Phase("sections", units, mask_section, reads_section, ("masks",))
+    yield Phase("sections", units, mask_section, reads_section, ("masks",), local=True)
+    if run.slab is not None:
+        return  # which sections are neighbours is known when the masks of all are
     pairs = [Pair(z, d) for z, d in inputs.pairs(run, 1)]
     yield Phase("likeness", pairs, compare_pair, reads_pair, ("masks",))
 

@@ -58,6 +58,7 @@ def phases(run: Run) -> Iterator[Phase]:
     blocks = [
         NodeBlock(z, d, i, j, min(i + BLOCK_NODES, ny), min(j + BLOCK_NODES, nx))
         for z, d in pairs
+        if run.owns(z)
         for i in range(0, ny, BLOCK_NODES)
         for j in range(0, nx, BLOCK_NODES)
     ]
@@ -66,7 +67,7 @@ def phases(run: Run) -> Iterator[Phase]:
         sections = [Section(z) for z, d in _neighbours(run, retry) if d]
         look = partial(find_holes, retry=retry)
         reads = partial(reads_section, retry=retry)
-        yield Phase(holes_phase(retry), sections, look, reads, ("match", "filter"))
+        yield Phase(holes_phase(retry), sections, look, reads, ("match", "filter"), local=True)
         blocks = [
             NodeBlock(z, d, i, j, min(i + BLOCK_NODES, ny), min(j + BLOCK_NODES, nx))
             for z, d in _neighbours(run, retry)
@@ -81,12 +82,15 @@ def _rounds(run: Run, blocks: list[NodeBlock], *, retry: int = 0) -> Iterator[Ph
         _create_arrays(run, array_path(run, k), {block.d for block in blocks})
         work = partial(refine, k=k, retry=retry) if k else partial(search, retry=retry)
         reads = partial(reads_block, k=k, retry=retry)
-        yield Phase(round_phase(k, retry=retry), blocks, work, reads, ("match",))
+        yield Phase(round_phase(k, retry=retry), blocks, work, reads, ("match",), local=True)
 
 
 def _neighbours(run: Run, k: int) -> list[tuple[int, int]]:
-    """Return (z, d) of each section that is there and its k-th earlier one; d is 0 if none is."""
-    return [(z, distance(run, z, k)) for z in inputs.present(run)]
+    """Return (z, d) of each section that is there and its k-th earlier one; d is 0 if none is.
+
+    Of a slab only its own: the others may not have looked for their holes yet.
+    """
+    return [(z, distance(run, z, k)) for z in inputs.present(run) if run.owns(z)]
 
 
 def reads_block(unit: NodeBlock, *, run_uri: str, k: int, retry: int = 0) -> list[Ref | str]:

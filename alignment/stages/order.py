@@ -13,3 +13,6 @@ ORDER = (
     "qc",
     "publish",
 )
+
+WHOLE = ("relax", "publish")
+"""Stages that begin with something about the whole stack: they are not mapped over slabs."""

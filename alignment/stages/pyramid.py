@@ -18,7 +18,7 @@ def phases(run: Run) -> Iterator[Phase]:
     for mip in range(own_levels(run, shape) + 1, pyramid_levels(shape)):
         target = open_array(run.uri, f"{PATH}/{mip}")
         units = list(tile(target.shape, target.shards or target.chunks, mip=mip))
-        yield Phase(f"mip{mip}", units, downsample_shard, reads_finer)
+        yield Phase(f"mip{mip}", units, downsample_shard, reads_finer, local=True)
 
 
 def reads_finer(box: Box, *, run_uri: str) -> list[Ref | str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from alignment import qc
 from alignment.confidence import RIGHT_PX
 from alignment.config import commented_yaml
+from alignment.driving.states import stage_states
 from alignment.filter import Reason
 from alignment.planning.outcome import outcomes
 from alignment.planning.rates import shipped_rates
@@ -32,10 +33,8 @@ from alignment.report_data import (
 )
 from alignment.runs import Run, load
 from alignment.stages import inputs, knowntruth, maskviews, matched, wholesections
-from alignment.stages.order import ORDER
 from alignment.stages.units import Pair, Phase, Record, Ref, Whole
 from alignment.wander import Wander, measure_wander
-from storage import ledger
 from storage.commit import records
 from storage.grid import Box, tile
 from storage.store import join, replace_bytes, replace_json
@@ -64,7 +63,7 @@ def phases(run: Run) -> Iterator[Phase]:
             attributes={"chunk_px": side, "quantity": "Pearson r with the preceding section"},
         )
     pairs = [Pair(z, d) for z, d in inputs.pairs(run, 1)]
-    yield Phase("pairs", pairs, compare_pair, reads_pair, ("qc",))
+    yield Phase("pairs", pairs, compare_pair, reads_pair, ("qc",), local=True)
     yield Phase("report", [Whole()], write_report, always=True)
 
 
@@ -323,7 +322,7 @@ def _reslice(run: Run) -> Reslice:
 
 
 def _costs(run: Run) -> tuple[StageCost, ...]:
-    states = [ledger.read_state(run.uri, stage) for stage in ORDER]
+    states = stage_states(run.uri)
     compared = outcomes(run, states, shipped_rates())
     return tuple(
         StageCost(

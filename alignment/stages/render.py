@@ -28,7 +28,7 @@ def phases(run: Run) -> Iterator[Phase]:
     """Yield the sections' grey values, if they are wanted, then the shards of the volume."""
     if run.config.render.normalise != "none":
         sections = [Section(z) for z in inputs.present(run)]
-        yield Phase("grey", sections, measure_section, reads_section, ("masks",))
+        yield Phase("grey", sections, measure_section, reads_section, ("masks",), local=True)
         yield Phase("common", [Whole()], find_common, reads_grey)
     layout = run.config.volume
     shape = (run.shape[0], *inputs.coarse(run.uri).canvas)
@@ -43,7 +43,7 @@ def phases(run: Run) -> Iterator[Phase]:
         halved=own_levels(run, shape),
     )
     units = list(tile(shape, levels[0].shards or levels[0].chunks, mip=0))
-    yield Phase("shards", units, render_shard, reads_sections, ("render", "relax"))
+    yield Phase("shards", units, render_shard, reads_sections, ("render", "relax"), local=True)
 
 
 def own_levels(run: Run, shape: ZYX) -> int:

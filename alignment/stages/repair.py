@@ -92,7 +92,7 @@ def _remove(run: Run, problem: Problem, done: Repairs, say: Tell) -> None:
     at_work = [
         stage
         for stage in (name.removesuffix(".json") for name in states)
-        if stage in ORDER
+        if ledger.stage_of(stage) in ORDER
         and ledger.read_state(run.uri, stage).status == "running"
         and ledger.silence_s(run.uri, stage) < AT_WORK_S
     ]

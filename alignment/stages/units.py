@@ -97,5 +97,8 @@ class Phase:
     """What a unit reads, all of it: a unit whose inputs are as before need not be done again."""
     parameters: tuple[str, ...] = ()
     """Sections of the configuration on which the units' results depend."""
+    local: bool = False
+    """True: a unit needs, of this stage, only units of its own slab of sections. The local phases
+    that a stage begins with can be done slab by slab (`alignment.driving.slabdriver`)."""
     always: bool = False
     """True: done again even if it has a record (cheap, idempotent, and about mutable things)."""

@@ -178,9 +178,9 @@ def run(
 
 def status(uri: str, as_json: Json = False) -> None:
     """Print how far each stage of a run is; exit 4 if it is not complete."""
-    from alignment.commands.local import stage_states
     from alignment.commands.query import find_run
     from alignment.commands.summary import print_status
+    from alignment.driving.states import stage_states
 
     with exit_codes():
         run_uri = find_run(uri)

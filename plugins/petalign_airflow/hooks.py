@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from petalign_airflow.uris import is_below
+from petalign_airflow.retries import ClusterLost
+from petalign_airflow.trust import is_loopback, mismatch_of, security_of
+from petalign_airflow.uris import is_below, segments
 from storage.errors import UriError
 
 if TYPE_CHECKING:
@@ -33,10 +35,13 @@ class Driver(NamedTuple):
 class DaskHook(BaseHook):
     """Starts drivers that outlive Airflow, calls short functions, and guards a run's URIs.
 
-    The extra of the connection holds ``allowed_uris``, ``dashboard_url`` and ``connect_timeout``.
-    Dask itself is imported on use, and TLS is configured as for every Dask client.
+    The extra of the connection holds ``allowed_uris``, ``dashboard_url``, ``connect_timeout``, the
+    files ``tls_ca``, ``tls_cert`` and ``tls_key``, and ``allow_plain``. Dask runs what it is sent,
+    so a scheduler beyond this machine is spoken to by TLS only, unless ``allow_plain`` is true.
+    Dask itself is imported on use; without TLS files in the extra, its own configuration counts.
 
     :param dask_conn_id: a connection of type "dask": host and port of the scheduler
+    :param address: of a cluster that was started for the run; that of the connection without it
     """
 
     conn_name_attr = "dask_conn_id"
@@ -44,9 +49,10 @@ class DaskHook(BaseHook):
     conn_type = "dask"
     hook_name = "Dask scheduler"
 
-    def __init__(self, dask_conn_id: str = default_conn_name) -> None:
+    def __init__(self, dask_conn_id: str = default_conn_name, address: str = "") -> None:
         super().__init__()
         self.dask_conn_id = dask_conn_id
+        self.started_address = address
 
     @cached_property
     def connection(self) -> Connection:
@@ -54,29 +60,50 @@ class DaskHook(BaseHook):
         return self.get_connection(self.dask_conn_id)
 
     @property
+    def extra(self) -> dict[str, Any]:
+        """The extra of the connection."""
+        return self.connection.extra_dejson
+
+    @property
     def address(self) -> str:
-        """The scheduler's address; by default ``tcp://`` and port 8786."""
+        """The scheduler's address; by default ``tcp://``, with TLS files ``tls://``; port 8786."""
         protocol, host, port = self._protocol_host_port
-        return f"{protocol or 'tcp'}://{host}:{port}"
+        return f"{protocol or ('tls' if self.extra.get('tls_ca') else 'tcp')}://{host}:{port}"
 
     @property
     def dashboard_url(self) -> str:
         """Where people find Dask's dashboard: as configured, or port 8787 of the scheduler."""
         _, host, _ = self._protocol_host_port
-        return self.connection.extra_dejson.get("dashboard_url") or f"http://{host}:8787/status"
+        return self.extra.get("dashboard_url") or f"http://{host}:8787/status"
 
     @property
     def _protocol_host_port(self) -> tuple[str, str, int]:
         """Take the connection apart; its host may be a whole address such as Dask prints."""
-        protocol, _, host = (self.connection.host or "127.0.0.1").rpartition("://")
+        named = self.started_address or self.connection.host or "127.0.0.1"
+        protocol, _, host = named.rpartition("://")
         if match := re.fullmatch(r"(.+):(\d+)", host):
             return protocol, match[1], int(match[2])
         return protocol, host, self.connection.port or 8786
 
+    def check_address(self) -> None:
+        """Refuse to speak to another machine without TLS.
+
+        :raises AirflowFailException: naming the address and the settings
+        """
+        _, host, _ = self._protocol_host_port
+        plain = not self.address.startswith("tls://")
+        if plain and not is_loopback(host) and self.extra.get("allow_plain") is not True:
+            raise AirflowFailException(
+                f"{self.address} is not on this machine and is not spoken to without TLS: whoever "
+                "reaches a Dask scheduler runs code on the cluster. Set tls_ca, tls_cert and "
+                f"tls_key in the extra of connection {self.dask_conn_id!r}, or allow_plain: true "
+                "if the network itself keeps others out"
+            )
+
     @property
     def allowed_uris(self) -> list[str]:
         """What runs may touch; a list, or one string with a URI a line."""
-        allowed = self.connection.extra_dejson.get("allowed_uris") or []
+        allowed = self.extra.get("allowed_uris") or []
         return allowed.split() if isinstance(allowed, str) else list(allowed)
 
     def check_uri(self, uri: str) -> None:
@@ -96,24 +123,42 @@ class DaskHook(BaseHook):
 
     def get_conn(self) -> Client:
         """Connect to the scheduler; use it in a ``with`` block."""
+        self.check_address()
         from distributed import Client
 
-        timeout_s = self.connection.extra_dejson.get("connect_timeout") or 10
+        timeout_s = self.extra.get("connect_timeout") or 10
         try:
-            return Client(self.address, timeout=timeout_s, set_as_default=False, name="airflow")
+            return Client(
+                self.address,
+                timeout=timeout_s,
+                set_as_default=False,
+                name="airflow",
+                security=security_of(self.extra),
+            )
         except (OSError, ValueError) as error:
-            raise AirflowException(
-                f"no Dask scheduler answers at {self.address} within {timeout_s} s; "
+            raise ClusterLost(
+                f"no Dask scheduler answers at {self.address} within {timeout_s} s ({error}); "
                 f"start it or correct connection {self.dask_conn_id!r}"
             ) from error
 
     def test_connection(self) -> tuple[bool, str]:
-        """Return whether the scheduler answers, and how many workers it has."""
+        """Return whether runs can use the cluster, in words: Airflow shows them beside *Test*."""
         try:
+            allowed = list(map(segments, self.allowed_uris))
             with self.get_conn() as client:
-                return True, f"{self.address}: {len(client.nthreads())} workers"
-        except AirflowException as error:
+                workers, slots = client.nthreads(), sum(client.nthreads().values())
+                versions = client.get_versions()
+        except (AirflowException, UriError, TypeError) as error:
             return False, str(error)
+        if not allowed:
+            return False, (
+                f"{self.address} answers, but runs may touch nothing: list URIs such as "
+                "s3://bucket/ in 'allowed_uris' of the extra"
+            )
+        if mismatch := mismatch_of(versions):
+            return False, f"{self.address} answers, but {mismatch}"
+        hint = "" if workers else "; stages wait until there are some"
+        return True, f"{self.address}: {len(workers)} workers with {slots} slots{hint}"
 
     def start(self, function: str, *args: Any, name: str, key: str) -> None:
         """Run ``function(*args)`` on the cluster, whatever becomes of this process.
@@ -162,7 +207,7 @@ class DaskHook(BaseHook):
             except TimeoutError as error:
                 if task.done():  # the function's own
                     raise
-                raise AirflowException(
+                raise ClusterLost(
                     f"{function} did not finish within {timeout_s:g} s on {self.address}, "
                     f"which has {len(client.nthreads())} workers"
                 ) from error

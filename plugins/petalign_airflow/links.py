@@ -46,4 +46,4 @@ class DashboardLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         """Return the address that the connection gives."""
-        return DaskHook(operator.dask_conn_id).dashboard_url
+        return DaskHook(operator.dask_conn_id, operator.address).dashboard_url

@@ -10,72 +10,108 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from alignment.config import parse_config
-from alignment.errors import ConfigError, DataError
-from petalign_airflow.drivers import DRIVER, driver_name
+from alignment.driving.slabs import ALL, labels_of, state_name
+from petalign_airflow.drivers import (
+    claim_driver,
+    driver_call,
+    driver_name,
+    read_driver,
+    stop_driver,
+)
 from petalign_airflow.hooks import DaskHook
 from petalign_airflow.links import DashboardLink, ReportLink, ViewerLink
 from petalign_airflow.params import nested
+from petalign_airflow.progress import Teller
+from petalign_airflow.retries import FINAL_ERRORS, FINAL_KINDS, ClusterLost, StorageFailed
 from petalign_airflow.triggers import StageTrigger
-from storage import ledger
-from storage.errors import AccessError, MissingError, SourceError, UriError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-FINAL_ERRORS = (ConfigError, DataError, AccessError, MissingError, SourceError, UriError)
-FINAL_KINDS = ("config", "data")
-"""Errors, and their kinds in the ledger, that a retry would only repeat."""
-
 LINGER_POLL_S = 0.25
+RUN_URI = "run_uri"
+"""XCom with the URI of the run, whatever a task returns."""
 
 
 class PrepareRunOperator(BaseOperator):
-    """Check the parameters of a DAG run, freeze them into a run folder, and return its URI.
+    """Check the parameters of a DAG run and freeze them into a run folder.
 
     Nothing is written before every parameter and both URIs are known to be allowed. The same
     parameters and source give the same run, so a second DAG run shares its work.
 
+    Returns the URI of the run, or with `by_slab` what stages are mapped over:
+    ``RunStageOperator.partial(...).expand_kwargs(prepare.output)``. The URI is there then too, as
+    ``prepare.output["run_uri"]``.
+
+    :param by_slab: return arguments of a `RunStageOperator` for each slab of sections
     :param dask_conn_id: the cluster, and what runs may touch
+    :param address: of the cluster's scheduler, if it is not that of the connection
     """
 
+    template_fields = ("address",)
     operator_extra_links = (DashboardLink(),)
 
-    def __init__(self, *, dask_conn_id: str = DaskHook.default_conn_name, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        by_slab: bool = False,
+        dask_conn_id: str = DaskHook.default_conn_name,
+        address: str = "",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.by_slab = by_slab
         self.dask_conn_id = dask_conn_id
+        self.address = address
 
-    def execute(self, context: Context) -> str:
-        """Return the URI of the run."""
+    def execute(self, context: Context) -> str | list[dict[str, str]]:
+        """Return the URI of the run, or its slabs."""
         params = context["params"]
-        hook = DaskHook(self.dask_conn_id)
+        hook = DaskHook(self.dask_conn_id, self.address)
         try:
             config = parse_config(nested(params)).model_dump(mode="json")
             source, volume = params["source"], params["volume"]
             hook.check_uri(source)
             hook.check_uri(volume)
             run_uri: str = hook.call("alignment.runs:prepare", source, volume, config)
+            labels = labels_of(run_uri) if self.by_slab else [ALL]
         except FINAL_ERRORS as error:
             raise AirflowFailException(str(error)) from error
-        self.log.info("run %s", run_uri)
-        return run_uri
+        self.log.info("run %s, in %d slabs", run_uri, len(labels))
+        if not self.by_slab:
+            return run_uri
+        context["ti"].xcom_push(RUN_URI, run_uri)
+        return [{"run_uri": run_uri, "sections": label} for label in labels]
 
 
 class RunStageOperator(BaseOperator):
-    """Run one stage on the Dask cluster without holding a worker slot.
+    """Run one stage, or one slab of it, on the Dask cluster without holding a worker slot.
 
-    The driver runs on the cluster and records finished blocks in the ledger. Losing Airflow does
-    not lose the stage, and a retry or a cleared task skips what is done. A user who marks the
-    task as failed or successful, or clears it, stops the driver (see `StageTrigger`).
+    The driver runs on the cluster and records finished units in the ledger. Losing Airflow does
+    not lose the stage. A user who marks the task as failed or successful, or clears it, stops the
+    driver (see `StageTrigger`).
+
+    **A retry resumes, a cleared task starts over**: both start a new driver with a new lease, which
+    does the units that have no record. Finished units are immutable: they are never computed twice
+    and no attempt can change them. `petalign_airflow.retries` says what is retried when.
+
+    Mapped over slabs, each task drives its own sections; the driver that comes last does what is
+    left of the stage, so all tasks together succeed exactly if the stage is sealed.
+
+    While it waits, ``task_state_store`` holds "progress": see `petalign_airflow.progress`.
 
     :param stage: a name in ``alignment.stages.ORDER``
     :param run_uri: the run folder: frozen configuration, ledger, volumes
+    :param sections: a slab as `PrepareRunOperator` returns it, such as "64-127"; "all" by default
     :param dask_conn_id: the cluster, and what runs may touch
+    :param address: of the cluster's scheduler, if it is not that of the connection
     :param poll_s: time between two looks at the ledger
     :param silent_after_s: after so long without a heartbeat a driver is given up
     :param linger_s: a stage that ends within this time is not deferred, which would take longer
+    :param progress_s: a deferred task wakes after so long at the soonest, to tell its progress
     """
 
-    template_fields = ("run_uri",)
+    template_fields = ("run_uri", "address")
     operator_extra_links = (ReportLink(), ViewerLink(), DashboardLink())
 
     def __init__(
@@ -83,44 +119,72 @@ class RunStageOperator(BaseOperator):
         *,
         stage: str,
         run_uri: str,
+        sections: str = ALL,
         dask_conn_id: str = DaskHook.default_conn_name,
+        address: str = "",
         poll_s: float = 10.0,
         silent_after_s: float = 120.0,
         linger_s: float = 30.0,
+        progress_s: float = 300.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.stage = stage
         self.run_uri = run_uri
+        self.sections = sections
         self.dask_conn_id = dask_conn_id
+        self.address = address
         self.poll_s = poll_s
         self.silent_after_s = silent_after_s
         self.linger_s = linger_s
+        self.progress_s = progress_s
         self._has_started = False
+        self._teller = Teller()
+
+    @property
+    def state_name(self) -> str:
+        """The name of what this task drives in the ledger: its stage, or a slab of it."""
+        return state_name(self.stage, self.sections)
+
+    @property
+    def words(self) -> str:
+        """What this task drives, for people."""
+        if self.sections == ALL:
+            return f"stage {self.stage!r}"
+        return f"sections {self.sections} of stage {self.stage!r}"
 
     def execute(self, context: Context) -> int:
         """Start a driver unless one is alive; wait for a short stage, and defer for a long one."""
-        hook, name = DaskHook(self.dask_conn_id), driver_name(self.run_uri, self.stage)
+        hook = DaskHook(self.dask_conn_id, self.address)
         hook.check_uri(self.run_uri)
-        if ledger.claim(self.run_uri, self.stage, silent_after_s=self.silent_after_s):
-            key = f"stage-{self.stage}-{context['ti'].id}-{context['ti'].try_number}"
-            try:
-                hook.start(DRIVER, self.stage, self.run_uri, name=name, key=key)
-            except Exception as error:  # the claim is given back: a retry need not wait for it
-                ledger.stop(self.run_uri, self.stage, str(error))
-                raise
-            self._has_started = True
-            self.log.info("started the driver of stage %s as Dask task %s", self.stage, key)
+        if claim_driver(
+            self.run_uri, self.stage, self.sections, silent_after_s=self.silent_after_s
+        ):
+            self._start(hook, context)
         deadline = time.monotonic() + self.linger_s
         while True:
-            state = ledger.read_state(self.run_uri, self.stage)
+            state = read_driver(self.run_uri, self.state_name)
+            self._teller.tell(context, state, every_s=2.0)
             if state.is_settled:
                 return self.resume(context, asdict(state))
             if time.monotonic() >= deadline:
+                name = driver_name(self.run_uri, self.state_name)
                 if hook.look_up(name).status == "failed":  # it could not even begin
                     return self.resume(context, asdict(state) | {"status": "silent"})
-                self._watch()
+                self._watch(state.seconds)
             time.sleep(LINGER_POLL_S)
+
+    def _start(self, hook: DaskHook, context: Context) -> None:
+        function, *arguments = driver_call(self.run_uri, self.stage, self.sections)
+        key = f"stage-{self.state_name}-{context['ti'].id}-{context['ti'].try_number}"
+        name = driver_name(self.run_uri, self.state_name)
+        try:
+            hook.start(function, *arguments, name=name, key=key)
+        except Exception as error:  # the claim is given back: a retry need not wait for it
+            stop_driver(self.run_uri, self.state_name, str(error))
+            raise
+        self._has_started = True
+        self.log.info("started the driver of %s as Dask task %s", self.words, key)
 
     def on_kill(self) -> None:
         """Stop a driver that this process has just started.
@@ -129,25 +193,30 @@ class RunStageOperator(BaseOperator):
         what a user does. So a worker that dies costs a stage its first seconds at most.
         """
         if self._has_started:
-            ledger.stop(self.run_uri, self.stage, "its task was killed in Airflow")
+            stop_driver(self.run_uri, self.state_name, "its task was killed in Airflow")
 
     def resume(self, context: Context, event: dict[str, Any]) -> int:
-        """Return the number of finished blocks, or fail in the stage's own words."""
-        hook, name = DaskHook(self.dask_conn_id), driver_name(self.run_uri, self.stage)
-        if event["status"] == "silent":
+        """Return the number of finished units, or fail in the stage's own words."""
+        hook = DaskHook(self.dask_conn_id, self.address)
+        name = driver_name(self.run_uri, self.state_name)
+        self._teller.tell(context, event)
+        if event["status"] == "running":
+            self._watch(event["seconds"])
+        is_lost = event["status"] == "silent"
+        if is_lost:
             driver = hook.look_up(name)
             if driver.status == "waiting":
-                self.log.warning("stage %s waits for Dask: %s", self.stage, driver.words)
-                self._watch()
+                self.log.warning("%s waits for Dask: %s", self.words, driver.words)
+                self._watch(event["seconds"])
             reason = f"its driver does not report ({driver.words})"
-            ledger.stop(self.run_uri, self.stage, reason)
+            stop_driver(self.run_uri, self.state_name, reason)
             event = event | {"error": reason, "error_kind": "other"}
         hook.forget(name)
         if event["status"] != "done":
             final = event["error_kind"] in FINAL_KINDS
             advice = "Correct it and trigger a new run" if final else "Clear this task to continue"
-            raise (AirflowFailException if final else AirflowException)(
-                f"stage {self.stage!r} stopped after {event['blocks_done']} of "
+            raise _exception_of(event["error_kind"], is_lost=is_lost)(
+                f"{self.words} stopped after {event['blocks_done']} of "
                 f"{event['blocks_total']} blocks: {event['error']}. "
                 f"Finished blocks are kept. {advice}."
             )
@@ -155,11 +224,26 @@ class RunStageOperator(BaseOperator):
             context["outlet_events"][asset].extra = {"run_uri": self.run_uri}
         return int(event["blocks_done"])
 
-    def _watch(self) -> NoReturn:
+    def _watch(self, seconds: float) -> NoReturn:
         self.defer(
             trigger=StageTrigger(
-                self.run_uri, self.stage, self.poll_s, self.silent_after_s, self.dask_conn_id
+                self.run_uri,
+                self.state_name,
+                self.poll_s,
+                self.silent_after_s,
+                self.dask_conn_id,
+                self.address,
+                # Waking costs a process: a stage of a day is told less often than one of an hour.
+                max(self.progress_s, 0.1 * seconds),
             ),
             method_name="resume",
             timeout=self.execution_timeout,
         )
+
+
+def _exception_of(kind: str | None, *, is_lost: bool) -> type[AirflowException]:
+    if kind in FINAL_KINDS:
+        return AirflowFailException
+    if is_lost:
+        return ClusterLost
+    return StorageFailed if kind == "storage" else AirflowException

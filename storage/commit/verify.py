@@ -277,7 +277,7 @@ def _said_to_be_done(run_uri: str, listed: dict[str, int]) -> set[str]:
 
 def _stages_with_state(listed: dict[str, int]) -> set[str]:
     names = [path.split("/")[1] for path in listed if path.startswith(f"{ledger.FOLDER}/")]
-    return {name.removesuffix(".json") for name in names} - {ledger.SIGN}
+    return {ledger.stage_of(name.removesuffix(".json")) for name in names} - {ledger.SIGN}
 
 
 def _tails(run_uri: str, stage: str) -> list[StoredObject]:

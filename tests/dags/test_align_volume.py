@@ -10,10 +10,13 @@ import pytest
 import alignment.runs
 import alignment.stages
 from alignment.config import parse_config
-from petalign_airflow.links import ReportLink
+from alignment.driving import slabdriver
+from alignment.stages.order import WHOLE
+from petalign_airflow.links import DashboardLink, ReportLink
 from petalign_airflow.operators import PrepareRunOperator, RunStageOperator
 from storage import ledger
 from storage.ledger import StageState
+from storage.store import create_json
 from tests.plugins.airflow_home import ROOT
 
 pytestmark = pytest.mark.filterwarnings(  # Airflow's own use of pathspec
@@ -44,9 +47,12 @@ def test_the_stages_follow_one_another_in_the_order_of_the_package(dag):
         {task.task_id, "prepare"} for task in order[:-1]
     ]
     assert isinstance(order[0], PrepareRunOperator)
-    assert all(
-        isinstance(task, RunStageOperator) and task.stage == task.task_id for task in order[1:]
-    )
+    for task in order[1:]:
+        if task.task_id in WHOLE:
+            assert (type(task), task.stage) == (RunStageOperator, task.task_id)
+        else:
+            assert task.operator_class is RunStageOperator
+            assert task.partial_kwargs["stage"] == task.task_id
 
 
 def test_only_publishing_updates_the_asset(dag):
@@ -93,24 +99,32 @@ def stages(monkeypatch):
 
     def prepare(source: str, volume: str, config: dict) -> str:
         called.append(("prepare", parse_config(config)))
-        return f"{volume}/runs/0123"
+        run_uri = f"{volume}/runs/0123"
+        create_json(f"{run_uri}/run.json", {"shape": [10, 64, 64], "config": config})
+        return run_uri
 
     def run(stage: str, run_uri: str) -> None:
         called.append((stage, run_uri))
         state = StageState(stage, "done", blocks_done=2, blocks_total=2, heartbeat=time.time())
         ledger.write_state(run_uri, state)
 
+    def run_slab(stage: str, run_uri: str, label: str) -> None:
+        run(slabdriver.state_name(stage, label), run_uri)
+
     monkeypatch.setattr(alignment.runs, "prepare", prepare)
     monkeypatch.setattr(alignment.stages, "run", run)
+    monkeypatch.setattr(slabdriver, "run_slab", run_slab)
     return called
 
 
-def xcom(run, task_id: str, key: str) -> object:
+def xcom(run, task_id: str, key: str, *, map_index: int = -1) -> object:
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        query = XComModel.get_many(run_id=run.run_id, task_ids=task_id, key=key)
+        query = XComModel.get_many(
+            run_id=run.run_id, task_ids=task_id, key=key, map_indexes=map_index
+        )
         (entry,) = session.scalars(query).all()
         return entry.value
 
@@ -135,6 +149,25 @@ def test_a_run_passes_through_every_stage_once(dag, conf, stages):
     assert xcom(run, "publish", "return_value") == 2
     assert xcom(run, "publish", ReportLink().xcom_key) == f"{run_uri}/report.html"
     assert asset_events(run) == [{"run_uri": run_uri}]
+
+
+def test_a_thick_volume_is_mapped_over_slabs_with_names(dag, conf, stages):
+    cut = {"volume.slab_sections": 4, "volume.aligned_shard": [4, 2048, 2048]}
+    run = dag.test(run_conf=conf | cut | {"volume.aligned_chunk": [4, 128, 128]})
+    assert run.state == "success"
+    found = {}
+    for task in run.get_task_instances():
+        found.setdefault(task.task_id, []).append((task.map_index, task.rendered_map_index))
+    slabs = [(0, "sections 0-3"), (1, "sections 4-7"), (2, "sections 8-9")]
+    for stage in alignment.stages.ORDER:
+        assert sorted(found[stage]) == ([(-1, None)] if stage in WHOLE else slabs), stage
+    called = [name for name, _ in stages[1:]]
+    masks = {"masks.z000000", "masks.z000004", "masks.z000008"}
+    assert set(called[3:6]) == masks, "a stage begins when all slabs of the one before are done"
+    assert len(called) == 9 * 3 + 2
+    assert xcom(run, "qc", DashboardLink().xcom_key, map_index=2).endswith("/status")
+    run_uri = f"{conf['volume']}/runs/0123"
+    assert xcom(run, "qc", ReportLink().xcom_key, map_index=1) == f"{run_uri}/report.html"
 
 
 def test_a_misspelt_setting_fails_the_run_before_anything_is_started(dag, conf, stages, tmp_path):

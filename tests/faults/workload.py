@@ -20,6 +20,7 @@ from zarr.storage import LocalStore, ObjectStore
 
 from alignment.blockwise import Outcome
 from alignment.config import MasksConfig
+from alignment.driving import progress
 from alignment.masks import estimate_valid
 from alignment.phantom import Phantom, PhantomConfig
 from alignment.pyramid import downsample
@@ -65,7 +66,7 @@ def write_source(path: Path) -> str:
 def ours(source: str, root: str) -> None:
     """Do the stages that are not done yet of the run below `root`."""
     runner.run_blocks = one_after_the_other  # a cluster would take longer than the run
-    runner.HEARTBEAT_S = 3600.0
+    progress.HEARTBEAT_S = 3600.0
     run_uri = prepare(source, root, CONFIG)
     for stage in STAGES:
         run_stage(stage, run_uri, None)  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ def test_airflow_knows_every_option_it_is_given(home, config):
         for option in content["options"]
     }
     given = airflow_environment(home, config, Credentials())
-    others = {"AIRFLOW_HOME", "AIRFLOW_CONN_DASK_DEFAULT"}
+    others = {"AIRFLOW_HOME", "AIRFLOW_CONN_DASK_DEFAULT", "PETALIGN_POOL"}
     assert set(given) - known == others
 
 

@@ -6,8 +6,10 @@ import sys
 import cloudpickle
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from distributed import LocalCluster, Security
 
 from petalign_airflow.hooks import DaskHook, Driver, _remote
+from petalign_airflow.trust import mismatch_of, security_of
 from tests.plugins.conftest import wait_until
 
 NOBODY = "127.0.0.1:1"
@@ -73,7 +75,7 @@ def test_without_a_setting_nothing_is_allowed(connect):
 
 
 def test_the_connection_test_counts_workers_or_says_what_to_do(hook, connect):
-    assert hook.test_connection() == (True, f"{hook.address}: 1 workers")
+    assert hook.test_connection() == (True, f"{hook.address}: 1 workers with 2 slots")
     connect(NOBODY, connect_timeout=0.3)
     ok, message = DaskHook().test_connection()
     assert not ok
@@ -166,3 +168,83 @@ def test_an_unreachable_cluster_is_an_answer_and_no_error(connect):
     assert driver.status == "unknown"
     assert "no Dask scheduler answers" in driver.words
     DaskHook().forget("any")
+
+
+# Whom it speaks to
+
+
+@pytest.mark.parametrize("host", ["dask.example.org", "tcp://10.0.0.7:8786", "0.0.0.0"])
+def test_another_machine_is_not_spoken_to_without_tls(connect, host):
+    connect(host)
+    with pytest.raises(AirflowFailException, match=r"without TLS.*tls_ca, tls_cert.*allow_plain"):
+        DaskHook().get_conn()
+    ok, message = DaskHook().test_connection()
+    assert not ok
+    assert "runs code on the cluster" in message
+
+
+def test_a_plain_network_may_be_trusted_by_name_only(connect):
+    connect("10.0.0.7", allow_plain="yes")
+    with pytest.raises(AirflowFailException, match="allow_plain"):
+        DaskHook().check_address()
+    connect("10.0.0.7", allow_plain=True)
+    DaskHook().check_address()
+
+
+def test_tls_files_of_the_connection_are_used_and_a_stranger_is_refused(connect, tmp_path):
+    """A real scheduler that wants TLS: with its files the hook connects, without it cannot."""
+    files = certificate(tmp_path)
+    assert security_of(files).get_connection_args("client")["require_encryption"]
+    every = {
+        f"tls_{role}_{part}": files[f"tls_{part}"]
+        for role in ("client", "scheduler", "worker")
+        for part in ("cert", "key")
+    }
+    security = Security(require_encryption=True, tls_ca_file=files["tls_ca"], **every)
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, protocol="tls://", host="127.0.0.1",
+        dashboard_address=":0", silence_logs=50, security=security,
+    ) as cluster:  # fmt: skip
+        host = cluster.scheduler_address.removeprefix("tls://")
+        connect(host, allowed_uris=["file:///data"], **files)
+        assert DaskHook().address == f"tls://{host}"
+        assert DaskHook().test_connection() == (True, f"tls://{host}: 1 workers with 1 slots")
+        connect(f"tcp://{host}", connect_timeout=0.5)
+        ok, message = DaskHook().test_connection()
+        assert not ok
+        assert "no Dask scheduler answers" in message
+
+
+def certificate(folder) -> dict[str, str]:
+    """Make a certificate that is its own authority; return it as a connection's extra."""
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    subject = ["-subj", "/CN=petalign", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [*command, *subject, "-keyout", key, "-out", cert], check=True, capture_output=True
+    )
+    return {"tls_ca": cert, "tls_cert": cert, "tls_key": key}
+
+
+def test_a_cluster_without_allowed_uris_or_workers_says_so(connect, scheduler_address):
+    connect(scheduler_address)
+    ok, message = DaskHook().test_connection()
+    assert not ok
+    assert "runs may touch nothing" in message
+
+
+def test_versions_that_differ_are_named():
+    def found(distributed):
+        return {"packages": {"distributed": distributed, "python": "3.12.1.final.0"}}
+
+    versions = {"client": found("2026.8.0"), "scheduler": found("2026.8.3"), "workers": {}}
+    assert mismatch_of(versions) == ""
+    versions["workers"] = {"tcp://10.0.0.7:1": found("2026.6.0")}
+    assert mismatch_of(versions) == (
+        "tcp://10.0.0.7:1 has distributed 2026.6.0 and Airflow 2026.8.0; install the same"
+    )
+
+
+def test_a_started_cluster_takes_the_place_of_the_connections(connect):
+    connect("dask", allow_plain=True)
+    assert DaskHook(address="tcp://127.0.0.1:4711").address == "tcp://127.0.0.1:4711"

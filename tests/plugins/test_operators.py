@@ -2,24 +2,28 @@
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
 import alignment.runs
 import alignment.stages
 from alignment.config import parse_config
-from alignment.errors import ConfigError
+from alignment.driving import slabdriver
+from alignment.errors import ConfigError, DataError
 from petalign_airflow.drivers import driver_name
 from petalign_airflow.hooks import DaskHook
 from petalign_airflow.operators import PrepareRunOperator, RunStageOperator
 from petalign_airflow.params import run_params
+from petalign_airflow.retries import ClusterLost, StorageFailed, retry_policy, task_defaults
 from petalign_airflow.triggers import StageTrigger
 from storage import ledger
-from storage.errors import SourceError, UnavailableError
+from storage.errors import MissingError, SourceError, UnavailableError
 from storage.ledger import StageState
+from storage.store import create_json
 
 
 @pytest.fixture
@@ -109,7 +113,7 @@ def test_the_scheduler_forgets_the_driver_of_a_finished_stage(run_uri, drivers):
     [
         ("config", AirflowFailException, "trigger a new run"),
         ("data", AirflowFailException, "trigger a new run"),
-        ("storage", AirflowException, "Clear this task"),
+        ("storage", StorageFailed, "Clear this task"),
         ("other", AirflowException, "Clear this task"),
     ],
 )
@@ -156,7 +160,7 @@ def test_a_retry_after_silence_starts_a_new_driver(run_uri, drivers):
 def test_a_driver_that_cannot_even_begin_is_reported_without_waiting_for_silence(
     run_uri, monkeypatch
 ):
-    monkeypatch.setattr("petalign_airflow.operators.DRIVER", "alignment.stages:fly")
+    monkeypatch.setattr("petalign_airflow.drivers.DRIVER", "alignment.stages:fly")
     with pytest.raises(AirflowException, match=r"does not report \(AttributeError: .*'fly'"):
         operator(run_uri, linger_s=1).execute(context())
     assert ledger.claim(run_uri, "match", silent_after_s=60), "a retry need not wait either"
@@ -219,17 +223,165 @@ def test_the_assets_of_a_stage_carry_the_uri_of_the_run(run_uri, drivers):
     assert event.extra == {"run_uri": run_uri}
 
 
+# slabs
+
+
+@pytest.fixture
+def slab_drivers(monkeypatch):
+    """Let a stand-in drive slabs; return the list of its calls."""
+    calls = []
+
+    def run_slab(stage: str, run_uri: str, label: str) -> None:
+        calls.append((stage, run_uri, label))
+        name = slabdriver.state_name(stage, label)
+        ledger.write_state(run_uri, StageState(name, "done", blocks_done=4, blocks_total=4))
+
+    monkeypatch.setattr(slabdriver, "run_slab", run_slab)
+    return calls
+
+
+def test_a_slab_has_a_driver_and_a_state_of_its_own(run_uri, slab_drivers, drivers):
+    assert run(operator(run_uri, sections="64-127")) == 4
+    assert slab_drivers == [("match", run_uri, "64-127")]
+    assert drivers.calls == []
+    assert ledger.read_state(run_uri, "match").status == "waiting"
+    assert DaskHook().look_up(driver_name(run_uri, "match.z000064")).status == "unknown"
+
+
+def test_a_slab_of_a_finished_stage_is_finished(run_uri, slab_drivers):
+    ledger.write_state(run_uri, StageState("match", "done", blocks_done=9, blocks_total=9))
+    assert run(operator(run_uri, sections="64-127")) == 9
+    assert slab_drivers == []
+
+
+@pytest.mark.parametrize(("whole", "again"), [("waiting", 1), ("failed", 1), ("running", 0)])
+def test_a_finished_slab_is_driven_again_unless_somebody_finishes_its_stage(
+    run_uri, slab_drivers, whole, again
+):
+    """As when a run was repaired, or the last driver was lost for good."""
+    ledger.write_state(run_uri, StageState("match", whole, heartbeat=time.time()))
+    done = StageState("match.z000064", "done", blocks_done=4, blocks_total=4)
+    ledger.write_state(run_uri, done)
+    assert run(operator(run_uri, sections="64-127")) == 4
+    assert len(slab_drivers) == again
+
+
+def test_a_failed_slab_names_its_sections(run_uri, slab_drivers, monkeypatch):
+    def fail(stage, run_uri, label):
+        state = StageState("match.z000064", "failed", error="503", error_kind="storage")
+        ledger.write_state(run_uri, state)
+
+    monkeypatch.setattr(slabdriver, "run_slab", fail)
+    with pytest.raises(StorageFailed, match="sections 64-127 of stage 'match' stopped after 0"):
+        run(operator(run_uri, sections="64-127"))
+
+
+def test_progress_is_stored_while_the_task_runs_and_when_it_wakes(run_uri, drivers):
+    stored = []
+    store = SimpleNamespace(set=lambda key, value: stored.append((key, value)))
+    task = operator(run_uri, progress_s=0.01)
+    running = StageState("match", "running", "round1", 1, 4, seconds=9.0, heartbeat=time.time())
+    ledger.write_state(run_uri, running)
+    with pytest.raises(TaskDeferred):
+        task.execute(context(task_state_store=store))
+    ledger.write_state(run_uri, replace(running, blocks_done=3, heartbeat=time.time()))
+    event = asdict(ledger.read_state(run_uri, "match"))
+    with pytest.raises(TaskDeferred) as again:
+        task.resume(context(task_state_store=store), event)
+    assert [(key, told["done"], told["percent"]) for key, told in stored] == [
+        ("progress", 1, 25.0),
+        ("progress", 3, 75.0),
+    ]
+    assert stored[0][1]["phase"] == "round1"
+    # A stage that takes long wakes its task less often.
+    assert again.value.trigger.progress_s == pytest.approx(0.9, rel=0.01)
+
+
+def test_a_store_that_cannot_be_written_fails_no_task(run_uri, drivers):
+    def refuse(key, value):
+        raise RuntimeError("503")
+
+    store = SimpleNamespace(set=refuse)
+    assert operator(run_uri, linger_s=30).execute(context(task_state_store=store)) == 5
+
+
+# retries
+
+
+@pytest.mark.parametrize(
+    ("error", "action", "delay_s"),
+    [
+        (ConfigError("x"), RetryAction.FAIL, None),
+        (DataError("x"), RetryAction.FAIL, None),
+        (SourceError("x"), RetryAction.FAIL, None),
+        (MissingError("x"), RetryAction.FAIL, None),
+        (UnavailableError("x"), RetryAction.RETRY, 30),
+        (StorageFailed("x"), RetryAction.RETRY, 30),
+        (ClusterLost("x"), RetryAction.RETRY, 10),
+        (AirflowException("x"), RetryAction.DEFAULT, None),
+    ],
+)
+def test_the_error_decides_whether_and_when_a_task_is_tried_again(error, action, delay_s):
+    decision = retry_policy().evaluate(error, 1, 4)
+    assert decision.action is action
+    assert (decision.retry_delay and decision.retry_delay.total_seconds()) == delay_s
+
+
+def test_tasks_use_the_pool_that_the_environment_names():
+    assert task_defaults({"PETALIGN_POOL": "petalign"})["pool"] == "petalign"
+    assert "pool" not in task_defaults({})
+
+
 # prepare
+
+
+def test_by_slab_it_returns_what_stages_are_mapped_over(volume, prepared):
+    changes = {"volume.slab_sections": 40}
+    task = PrepareRunOperator(task_id="prepare", by_slab=True)
+    pushed = {}
+    ti = SimpleNamespace(xcom_push=pushed.__setitem__)
+    run_uri = f"{volume}/runs/0123"
+    # 40 sections are rounded up to whole shards of 32.
+    assert task.execute(context(params=parameters(volume, changes), ti=ti)) == [
+        {"run_uri": run_uri, "sections": "0-63"},
+        {"run_uri": run_uri, "sections": "64-99"},
+    ]
+    assert pushed == {"run_uri": run_uri}
+
+
+def test_a_volume_of_one_slab_is_not_cut(volume, prepared):
+    task = PrepareRunOperator(task_id="prepare", by_slab=True)
+    params = parameters(volume, {"volume.slab_sections": 100})
+    ti = SimpleNamespace(xcom_push=lambda *_: None)
+    (only,) = task.execute(context(params=params, ti=ti))
+    assert only["sections"] == "all"
+
+
+def test_more_slabs_than_airflow_maps_are_refused(volume, prepared):
+    changes = {"volume.slab_sections": 1, "volume.aligned_shard": [1, 2048, 2048]}
+    prepared.sections = 2000
+    task = PrepareRunOperator(task_id="prepare", by_slab=True)
+    params = parameters(volume, changes | {"volume.aligned_chunk": [1, 128, 128]})
+    with pytest.raises(AirflowFailException, match=r"raise volume\.slab_sections to 2 or more"):
+        task.execute(context(params=params))
+
+
+class Calls(list):
+    """Calls of a stand-in, and how many sections the source has."""
+
+    sections = 100
 
 
 @pytest.fixture
 def prepared(monkeypatch):
     """Let a stand-in prepare runs; return the list of its calls."""
-    calls = []
+    calls = Calls()
 
     def prepare(source: str, volume: str, config: dict) -> str:
         calls.append((source, volume, config))
-        return f"{volume}/runs/0123"
+        run_uri = f"{volume}/runs/0123"
+        create_json(f"{run_uri}/run.json", {"shape": [calls.sections, 9, 9], "config": config})
+        return run_uri
 
     monkeypatch.setattr(alignment.runs, "prepare", prepare)
     return calls

@@ -66,7 +66,10 @@ def test_the_plugin_registers_every_link():
 
 def task(stage: str) -> SimpleNamespace:
     return SimpleNamespace(
-        stage=stage, run_uri="s3://petalign/out/runs/0123", dask_conn_id="dask_default"
+        stage=stage,
+        run_uri="s3://petalign/out/runs/0123",
+        dask_conn_id="dask_default",
+        address="",
     )
 
 

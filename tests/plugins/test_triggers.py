@@ -29,12 +29,13 @@ def first_event(trigger: StageTrigger) -> dict:
 
 
 def test_it_is_rebuilt_elsewhere_from_what_it_serialises():
-    original = StageTrigger("s3://petalign/out/runs/1", "relax", 3.0, 77.0, "dask_gpu")
+    values = ("s3://petalign/out/runs/1", "relax.z000064", 3.0, 77.0, "dask_gpu", "tls://a:1", 99.0)
+    original = StageTrigger(*values)
     path, kwargs = original.serialize()
     module, _, name = path.rpartition(".")
     rebuilt = getattr(import_module(module), name)(**kwargs)
     assert rebuilt.serialize() == original.serialize()
-    assert set(kwargs.values()) == {"s3://petalign/out/runs/1", "relax", 3.0, 77.0, "dask_gpu"}
+    assert set(kwargs.values()) == set(values)
 
 
 @pytest.mark.parametrize("status", ["done", "failed"])
@@ -127,3 +128,44 @@ def test_killing_the_task_of_a_finished_stage_changes_nothing(run_uri, connect):
     ledger.write_state(run_uri, done)
     asyncio.run(trigger(run_uri).on_kill())
     assert ledger.read_state(run_uri, "match") == done
+
+
+def test_progress_is_an_event_once_in_a_while(run_uri):
+    state = StageState("match", "running", blocks_total=5)
+    ledger.write_state(run_uri, replace(state, blocks_done=1, heartbeat=1.0))
+    events = []
+
+    async def wait() -> None:
+        patient = StageTrigger(run_uri, "match", 0.02, 60.0, "dask_default", "", 0.3)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(advance())
+            events.append((await anext(patient.run())).payload)
+
+    async def advance() -> None:
+        await asyncio.sleep(0.5)  # without progress nothing is told
+        await asyncio.to_thread(
+            ledger.write_state, run_uri, replace(state, blocks_done=3, heartbeat=2.0)
+        )
+
+    asyncio.run(asyncio.wait_for(wait(), 60))
+    assert [(event["status"], event["blocks_done"]) for event in events] == [("running", 3)]
+
+
+def test_a_slab_is_done_when_its_stage_is(run_uri):
+    """`petalign resume` does a stage whole, whatever its slabs' drivers said before."""
+    ledger.write_state(run_uri, StageState("match.z000064", "running", heartbeat=1.0))
+    ledger.write_state(run_uri, StageState("match", "done", blocks_done=9))
+    event = first_event(StageTrigger(run_uri, "match.z000064", 0.02, 60.0, "dask_default"))
+    assert (event["status"], event["blocks_done"]) == ("done", 9)
+
+
+def test_killing_the_task_of_a_slab_stops_its_stage_only_if_its_driver_finishes_it(
+    run_uri, connect
+):
+    connect("127.0.0.1:1", connect_timeout=0.3)
+    for finisher, stopped in (("match.z000000", "running"), ("match.z000064", "failed")):
+        ledger.write_state(run_uri, StageState("match", "running", finisher=finisher))
+        ledger.write_state(run_uri, StageState("match.z000064", "running"))
+        asyncio.run(StageTrigger(run_uri, "match.z000064", 1, 60.0, "dask_default").on_kill())
+        assert ledger.read_state(run_uri, "match.z000064").status == "failed"
+        assert ledger.read_state(run_uri, "match").status == stopped

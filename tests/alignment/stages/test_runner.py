@@ -9,6 +9,7 @@ import pytest
 from distributed import Client
 
 from alignment.config import PipelineConfig
+from alignment.driving import progress
 from alignment.errors import ConfigError, DataError, StageFailed
 from alignment.stages import runner
 from alignment.stages.runner import run_stage
@@ -110,7 +111,7 @@ def test_an_unknown_stage_is_a_setting_that_is_wrong(run_uri, client):
 
 
 def test_the_ledger_hears_of_the_driver_while_a_unit_takes_long(run_uri, client, monkeypatch):
-    monkeypatch.setattr(runner, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(progress, "HEARTBEAT_S", 0.05)
     install(monkeypatch, Phase("one", [Section(0)], _slow))
     thread = threading.Thread(target=run_stage, args=("masks", run_uri, client))
     thread.start()
@@ -130,7 +131,7 @@ def _slow(unit, *, run_uri):
 def test_a_driver_whose_stage_was_settled_by_another_stops_and_leaves_the_verdict(
     run_uri, client, monkeypatch
 ):
-    monkeypatch.setattr(runner, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(progress, "HEARTBEAT_S", 0.05)
     units = [Section(z) for z in range(20)]
     install(monkeypatch, Phase("one", units, _slow))
 
@@ -146,7 +147,7 @@ def test_a_driver_whose_stage_was_settled_by_another_stops_and_leaves_the_verdic
 
 
 def test_a_heartbeat_that_cannot_be_written_is_not_the_last(run_uri, client, monkeypatch):
-    monkeypatch.setattr(runner, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(progress, "HEARTBEAT_S", 0.05)
     failures = iter([StorageError("the server is away")] * 3)
     report = ledger.Lease.report
 
