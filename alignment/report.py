@@ -20,12 +20,14 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from alignment import figures, report_masks, report_wander
+from alignment.planning.compared import against_plan
 from alignment.qc import DistortionSummary, ResidualSummary
 from alignment.report_data import (
     FilterCount,
     PairRow,
     ReportData,
     Reslice,
+    Resources,
     RunFacts,
     SectionPicture,
     SectionRow,
@@ -48,6 +50,7 @@ __all__ = [
     "PairRow",
     "ReportData",
     "Reslice",
+    "Resources",
     "RunFacts",
     "SectionPicture",
     "SectionRow",
@@ -102,6 +105,7 @@ def build_report(data: ReportData) -> str:
         worst=[_worst_card(place) for place in data.worst[:SHOWN_PLACES]],
         reslices=[_reslice(cut) for cut in data.reslices],
         totals=_totals(data.stages),
+        planned=against_plan(data.stages, (_count, _count, _bytes, _duration, _bytes)),
         table_rows=TABLE_ROWS,
     )
 
@@ -358,6 +362,10 @@ def _unit(value: float | None, unit: str) -> str:
         return UNKNOWN
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:,.{digits}f} {unit}"
+
+
+def _count(n: float) -> str:
+    return f"{n:,.0f}"
 
 
 def _percent(part: float, whole: float) -> str:

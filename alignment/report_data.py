@@ -136,6 +136,21 @@ class FilterCount:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a stage takes and leaves, planned or found; None where it is not known."""
+
+    units: int | None = None
+    objects: int | None = None
+    """That hold voxels or values."""
+    stored_bytes: int | None = None
+    """Of these objects, and of what describes them, as they lie in the store."""
+    core_s: float | None = None
+    """Processor time of its units."""
+    peak_bytes: int | None = None
+    """Most memory of a worker."""
+
+
+@dataclass(frozen=True)
 class StageCost:
     """What one stage took."""
 
@@ -145,7 +160,9 @@ class StageCost:
     bytes_written: int
     units: int
     """Shards, or pairs, that it finished."""
-    planned_seconds: float | None = None
+    planned: Resources | None = None
+    """By `alignment.planning`, from shape and configuration alone."""
+    actual: Resources | None = None
     retries: int = 0
 
 
@@ -366,8 +383,8 @@ def qc_json(data: ReportData) -> dict[str, Any]:
                          fixed_name}]
         matches          measured, rejected {filter: count}, trusted
         worst            [{z, fixed_z, y, x, before, after}], the worst first
-        stages           [{name, seconds, bytes_read, bytes_written, units, planned_seconds,
-                         retries}]
+        stages           [{name, seconds, bytes_read, bytes_written, units, retries, and planned,
+                         actual: null, or {units, objects, stored_bytes, core_s, peak_bytes}}]
         truth            null, or {name, error, pairs [{z, fixed_z, error}], before}
         notes            [text]
         findings         [{kind, sections [z], score, order [z], detail, sentence}], see

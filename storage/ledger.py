@@ -57,6 +57,10 @@ class StageState:
     """Wall time of this driver so far."""
     bytes_read: int = 0
     bytes_written: int = 0
+    busy_s: float = 0.0
+    """Processor time of all finished units."""
+    peak_bytes: int = 0
+    """Most memory that a worker held while it did a unit, resident."""
     heartbeat: float = 0.0
     """Seconds since 1970 by the driver's clock when it last reported; for people only."""
     units_done: bool = False

@@ -1,197 +1,161 @@
-"""What a run would read, write and need, before anything runs."""
+"""`petalign plan`: what a run would read, write, hold and cost, before anything runs."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from math import ceil, prod
-from typing import Any
+import os
+from datetime import UTC, datetime
+from pathlib import Path
 
+from rich.table import Table
+
+from alignment.commands.console import out, print_json
+from alignment.commands.query import find_run
 from alignment.config import PipelineConfig
-from alignment.decomposition import Decomposition, decompose
 from alignment.errors import ConfigError
-from alignment.fields import node_grid
-from alignment.match import CHANNELS, grid_spacing_px
-from alignment.pyramid import levels_of_shard
-from alignment.runs import DEFAULT_RESOLUTION_NM, pyramid_levels
-from storage.grid import ZYX, cut_grid
-from storage.ome import level_shape
-from storage.sections import open_source
+from alignment.planning.forecast import plan_shape, plan_source
+from alignment.planning.outcome import taken
+from alignment.planning.plans import Plan
+from alignment.planning.prices import read_prices
+from alignment.planning.rates import Rates, calibrated, read_rates, shipped_rates, write_rates
+from alignment.planning.refusals import GIB, Limits, check
+from alignment.planning.stack import Stack
+from alignment.runs import load
+from storage.grid import ZYX
 
-MAX_UNITS_PER_STAGE = 100_000
-"""A Dask graph beyond this stalls its scheduler; slabs of sections come first."""
-NODE_BYTES = 420
-"""That a worker needs to relax a node: its matches, the state of the solver, and the levels of
-multigrid; measured on 0.3 and 1 million nodes with two matches each."""
-SWEEPS = 6
-"""Rounds over all boxes that relaxing a large stack is expected to take."""
-CORE_S_PER_MPX = {
-    "ingest": 0.12,
-    "masks": 0.12,
-    "features": 0.24,
-    "coarse": 1.5,
-    "match": 4.5,
-    "filter": 0.12,
-    "relax": 0.14,
-    "render": 0.10,
-    "pyramid": 0.02,
-    "qc": 0.64,
-}
-"""Core-seconds per million source pixels: wall time of each stage of ``make demo`` (24 sections of
-1024 x 1024, default settings) times the workers that it kept busy."""
-PROCESS_BYTES = 95_000_000
-"""A worker that has only imported the stages."""
-SHARD_COPIES = 4
-"""A shard that is written: its voxels, and as large because raw EM hardly compresses, its chunks,
-these in one piece, and in the order that their content decides (`storage.shards`)."""
+TABLE_WIDTH = 140
+"""Of the table, wherever it goes: figures that are cut short are none."""
 
 
-@dataclass(frozen=True)
-class StagePlan:
-    """One stage of the plan; counts of units and objects, bytes uncompressed."""
+def own_rates_file() -> Path:
+    """Return where the rates of this user's machine are kept."""
+    from alignment.platform.config import platform_config
 
-    stage: str
-    units: int
-    objects: int
-    bytes_written: int
-    core_s: float
+    return platform_config(os.environ).home / "rates.json"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The whole plan; `as_dict` is what ``petalign plan --json`` prints."""
-
-    source: str
-    shape: ZYX
-    resolution_nm: tuple[float, ...]
-    stages: tuple[StagePlan, ...]
-    peak_bytes_per_worker: int
-
-    @property
-    def core_s(self) -> float:
-        """Core-seconds of all stages."""
-        return sum(stage.core_s for stage in self.stages)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {**asdict(self), "core_s": self.core_s}
+def find_rates(path: Path | None) -> Rates:
+    """Return the rates of a file, or of this machine if it was calibrated, or the shipped ones."""
+    if path is not None:
+        return read_rates(path)
+    own = own_rates_file()
+    return read_rates(own) if own.exists() else shipped_rates()
 
 
-def plan(source: str, config: PipelineConfig) -> Plan:
-    """Count the units, objects and bytes of a run over `source`.
-
-    The canvas is taken as the largest section; a rotated stack's is larger.
+def calibrate(uri: str, path: Path | None) -> Path:
+    """Take the rates from a finished run; return the file that holds them now.
 
     Raises
     ------
     ConfigError
-        If a stage would have more units than one Dask graph can hold.
+        If the run does not tell what it took.
     """
-    opened = open_source(source)
-    nz, ny, nx = opened.shape
-    voxels = nz * ny * nx
-    layout = config.volume
+    run = load(find_run(uri))
+    samples = taken(run)
+    if not samples:
+        raise ConfigError(
+            f"{run.uri} does not tell what its units took: it was made by an older version, or all "
+            "of them were taken over from another run. Align something anew"
+        )
+    target = path or own_rates_file()
+    told = f"{datetime.now(UTC).date().isoformat()}, run {run.key} of {run.shape}"
+    write_rates(target, calibrated(shipped_rates(), samples, told))
+    return target
 
-    def at(mip: int) -> int:
-        return nz * ceil(ny / 2**mip) * ceil(nx / 2**mip)
 
-    levels = pyramid_levels(opened.shape)
-    per_section = sum(
-        ceil(ceil(ny / 2**k) / layout.section_shard_px)
-        * ceil(ceil(nx / 2**k) / layout.section_shard_px)
-        for k in range(levels)
-    )
-    shards = [_shards(opened.shape, config, mip) for mip in range(levels)]
-    own = 1 + levels_of_shard(layout.aligned_shard, layout.aligned_chunk, levels)
-    match = config.match
-    finest = match.levels[-1]
-    spacing = finest.node_spacing_px * 2**finest.mip
-    match_bytes = 4 * len(CHANNELS)
-    nodes = ceil(ny / spacing) * ceil(nx / spacing)
-    blocks = ceil(ny / spacing / 64) * ceil(nx / spacing / 64)
-    cut = _decomposition(opened.shape, config)
-    mips = match.mips
-    pairs = nz * match.neighbours + sum(
-        max(ceil(nz / match.long_range_every) - far // match.long_range_every, 0)
-        for far in match.long_range
-    )
-    counts = {
-        "ingest": (nz, nz * per_section, sum(at(k) for k in range(levels))),
-        "masks": (2 * nz - 1, 2 * nz, 2 * at(config.masks.mip)),
-        "features": (nz * len(mips), nz * len(mips), 2 * sum(at(k) for k in mips)),
-        "coarse": (2 * nz * config.coarse.neighbours + 2, 1, nz * 48),
-        "match": (pairs * blocks, pairs * blocks, pairs * nodes * match_bytes),
-        "filter": (nz, 2 * pairs, pairs * nodes * (match_bytes + 2)),
-        "relax": _relaxing(cut, pairs),
-        "render": (shards[0], own * shards[0], sum(at(k) for k in range(own))),
-        "pyramid": (
-            sum(shards[own:]),
-            sum(shards[own:]),
-            sum(at(k) for k in range(own, levels)),
-        ),
-        "qc": (nz + 1, 2 * nz + 2, 2 * at(6) * 4),
+def make_plan(
+    source: str | None,
+    shape: ZYX | None,
+    config: PipelineConfig,
+    *,
+    resolution_nm: tuple[float, ...] | None = None,
+    canvas: tuple[int, ...] | None = None,
+    prices: Path | None = None,
+    rates: Path | None = None,
+    workers: int = 1,
+) -> tuple[Plan, Stack]:
+    """Plan a run over a source, or over a stack of which only the shape is known.
+
+    Raises
+    ------
+    ConfigError
+        If neither or both are given.
+    """
+    if (source is None) == (shape is None):
+        raise ConfigError("give either a SOURCE, or --shape Z,Y,X for one that is not there yet")
+    known = {
+        "rates": find_rates(rates),
+        "prices": read_prices(prices),
+        "workers": workers,
+        "canvas": canvas,
     }
-    stages = tuple(
-        StagePlan(stage, *count, round(CORE_S_PER_MPX[stage] * voxels / 1e6, 1))
-        for stage, count in counts.items()
+    if source is not None:
+        return plan_source(source, config, **known)  # type: ignore[arg-type]
+    return plan_shape(shape or (), config, resolution_nm=resolution_nm, **known)  # type: ignore[arg-type]
+
+
+def print_plan(plan: Plan, stack: Stack, limits: Limits, *, workers: int, as_json: bool) -> None:
+    """Print what a run would need; then refuse it if it goes beyond limits."""
+    if as_json:
+        print_json(plan.as_dict())
+    else:
+        _print_table(plan)
+        _print_sums(plan, workers)
+    check(plan, stack, limits)
+
+
+def _print_table(plan: Plan) -> None:
+    nz, ny, nx = plan.shape
+    table = Table(box=None, pad_edge=False)
+    headings = (
+        "stage", "units", "tasks/graph", "objects", "PUT", "GET", "read", "written", "peak",
+        "core-h",
+    )  # fmt: skip
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "stage" else "right", no_wrap=True)
+    for s in plan.stages:
+        numbers = (s.units, s.tasks_per_graph, s.objects, s.puts, s.gets)
+        sizes = (size(s.bytes_read), size(s.bytes_written), size(s.peak_bytes))
+        table.add_row(s.stage, *(f"{n:,}" for n in numbers), *sizes, hours(s.core_s))
+    z_nm, y_nm, x_nm = plan.resolution_nm
+    out.print(f"{nz:,} sections of {ny:,} x {nx:,} px, voxel {z_nm:g} x {y_nm:g} x {x_nm:g} nm")
+    out.print(table, width=TABLE_WIDTH)
+
+
+def _print_sums(plan: Plan, workers: int) -> None:
+    cost, currency = plan.cost, plan.prices.currency
+    peak = plan.peak_bytes_per_worker / GIB
+    time = plan.core_hours / workers
+    out.print(
+        f"about {plan.core_hours:,.2f} core-hours, {time:,.2f} h on {workers:,} workers of "
+        f"{peak:,.1f} GiB; {size(plan.bytes_written)} stored"
     )
-    for stage in stages:
-        if stage.units > MAX_UNITS_PER_STAGE:
-            raise ConfigError(
-                f"stage {stage.stage!r} would have {stage.units:,} units; one Dask graph holds "
-                f"{MAX_UNITS_PER_STAGE:,}. Raise volume.section_shard_px, volume.aligned_shard or "
-                "match.levels[-1].node_spacing_px, or align the volume in parts along z."
-            )
-    peak = max(render_bytes(opened.shape, config), 6 * ny * nx, _relax_bytes(cut))
-    resolution = config.volume.resolution_nm or opened.resolution_nm or DEFAULT_RESOLUTION_NM
-    return Plan(source, opened.shape, resolution, stages, peak)
-
-
-def _decomposition(shape: ZYX, config: PipelineConfig) -> Decomposition:
-    """Return how the stack is cut for relaxation, if matches are as long as they may be."""
-    match = config.match
-    reach = max(level.search_radius_px * 2**level.mip for level in match.levels)
-    return decompose(
-        (shape[0], *node_grid((shape[1], shape[2]), config.relax.node_spacing_px)),
-        *(config.relax, grid_spacing_px(match)),
-        farthest=max(match.neighbours, *match.long_range, 1),
-        reach_px=reach,
+    out.print(
+        f"about {cost['run']:,.2f} {currency} (cores {cost['cores']:,.2f}, requests "
+        f"{cost['puts'] + cost['gets']:,.2f}), and {cost['storage_per_month']:,.2f} {currency} a "
+        "month while all of it is kept"
     )
+    for assumption in plan.assumptions:
+        out.print(f"  assumed: {assumption}", markup=False)
 
 
-def _relaxing(cut: Decomposition, pairs: int) -> tuple[int, int, int]:
-    """Return the units, objects and bytes of relaxation."""
-    nz, boxes, nodes = cut.grid[0], len(cut.boxes), prod(cut.grid)
-    published = nodes * (12 + 4 * pairs // nz)
-    if boxes == 1:
-        return 1, 2 * nz + pairs, published
-    rounds = (SWEEPS + 1) * (boxes + 1) + SWEEPS * boxes
-    units = nz + 1 + rounds + nz + boxes + nz
-    objects = (SWEEPS + 1) * (3 * boxes + 1) + SWEEPS * boxes + boxes + 3 * nz + pairs
-    # A sweep writes every node with its overlaps; a gathering an eighth of the nodes, at most.
-    moved = sum(prod(box.moved.shape) for box in cut.boxes)
-    return units, objects, published + SWEEPS * moved * 16 + (SWEEPS + 1) * nodes * 16
+def hours(core_s: float) -> str:
+    """Return core-hours with as many digits as they deserve.
 
-
-def _relax_bytes(cut: Decomposition) -> int:
-    """Return the peak memory of a process that relaxes the largest box, or the stack."""
-    largest = max(prod(cut.neighbourhood(box.moved).shape) for box in cut.boxes)
-    return PROCESS_BYTES + NODE_BYTES * largest
-
-
-def render_bytes(shape: ZYX, config: PipelineConfig) -> int:
-    """Return the peak memory of a process that renders shards of a volume (z, y, x).
-
-    It holds the shard, what writing it takes, and one section at a time: the field, and the part
-    that the shard shows, as it came, drawn, and with what tells data from no data.
+    >>> hours(36), hours(360_000)
+    ('0.01', '100')
     """
-    layout = config.volume
-    chunk, shard = cut_grid(shape, layout.aligned_chunk, layout.aligned_shard)
-    nz, ny, nx = shard or chunk
-    nodes = prod(ceil(n / config.relax.node_spacing_px) + 1 for n in shape[1:])
-    return PROCESS_BYTES + SHARD_COPIES * nz * ny * nx + 4 * ny * nx + 3 * 8 * nodes
+    value = core_s / 3600
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
-def _shards(shape: ZYX, config: PipelineConfig, mip: int) -> int:
-    """Return how many objects a level that stage "pyramid" makes has."""
-    sizes = zip(level_shape(shape, mip), config.volume.aligned_shard, strict=True)
-    return prod(ceil(n / s) for n, s in sizes)
+def size(count: float) -> str:
+    """Return bytes in decimal units.
+
+    >>> size(1_234_567)
+    '1.2 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} PB" if count < 1000 else f"{count:,.0f} PB"

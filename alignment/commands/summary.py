@@ -8,7 +8,6 @@ from typing import Any
 from rich.table import Table
 
 from alignment.commands.console import out, print_json
-from alignment.commands.plan import Plan
 from alignment.runs import load
 from storage.ledger import StageState
 from storage.store import join, read_bytes, read_json
@@ -96,37 +95,3 @@ def print_status(run_uri: str, states: list[StageState], *, as_json: bool) -> No
         table.add_row(state.stage, state.status, units, seconds, state.error or "")
     out.print(f"run {shown(run_uri)}")
     out.print(table)
-
-
-def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """Print what a run would need."""
-    if as_json:
-        print_json(plan.as_dict())
-        return
-    nz, ny, nx = plan.shape
-    table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "units", "objects", "written", "core-s"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage in plan.stages:
-        table.add_row(
-            stage.stage,
-            f"{stage.units:,}",
-            f"{stage.objects:,}",
-            _size(stage.bytes_written),
-            f"{stage.core_s:,.0f}",
-        )
-    z_nm, y_nm, x_nm = plan.resolution_nm
-    out.print(f"{nz} sections of {ny} x {nx} px, voxel {z_nm:g} x {y_nm:g} x {x_nm:g} nm")
-    out.print(table)
-    out.print(
-        f"about {plan.core_s / 3600:.2f} core-hours; peak {_size(plan.peak_bytes_per_worker)} a "
-        "worker; bytes before compression"
-    )
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"

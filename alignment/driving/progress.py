@@ -12,7 +12,7 @@ from typing import Any
 
 from alignment.errors import ConfigError, DataError, StageFailed
 from alignment.stages.units import Phase
-from alignment.stages.work import REUSED
+from alignment.stages.work import BUSY_S, PEAK_BYTES, REUSED
 from storage import ledger
 from storage.errors import AccessError, ConflictError, SourceError, StorageError, UriError
 
@@ -77,6 +77,8 @@ class Progress:
                 blocks_reused=self.state.blocks_reused + int(record.get(REUSED, 0)),
                 bytes_read=self.state.bytes_read + int(record.get("bytes_read", 0)),
                 bytes_written=self.state.bytes_written + int(record.get("bytes_written", 0)),
+                busy_s=self.state.busy_s + float(record.get(BUSY_S, 0.0)),
+                peak_bytes=max(self.state.peak_bytes, int(record.get(PEAK_BYTES, 0))),
             )
         self._tell(self.state)
 

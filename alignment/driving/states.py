@@ -45,6 +45,8 @@ def summed(whole: StageState, slabs: list[StageState]) -> StageState:
         blocks_reused=sum(each.blocks_reused for each in parts),
         bytes_read=sum(each.bytes_read for each in parts),
         bytes_written=sum(each.bytes_written for each in parts),
+        busy_s=sum(each.busy_s for each in parts),
+        peak_bytes=max(each.peak_bytes for each in parts),
         error=told.error if told else None,
         error_kind=told.error_kind if told else None,
         seconds=_covered_s((each.heartbeat - each.seconds, each.heartbeat) for each in parts),

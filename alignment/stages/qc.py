@@ -15,6 +15,8 @@ from alignment.confidence import RIGHT_PX
 from alignment.config import commented_yaml
 from alignment.driving.states import stage_states
 from alignment.filter import Reason
+from alignment.planning.outcome import outcomes
+from alignment.planning.rates import shipped_rates
 from alignment.report import build_report
 from alignment.report_data import (
     FilterCount,
@@ -320,8 +322,12 @@ def _reslice(run: Run) -> Reslice:
 
 
 def _costs(run: Run) -> tuple[StageCost, ...]:
+    states = stage_states(run.uri)
+    compared = outcomes(run, states, shipped_rates())
     return tuple(
-        StageCost(s.stage, s.seconds, s.bytes_read, s.bytes_written, s.blocks_done)
-        for s in stage_states(run.uri)
+        StageCost(
+            *(s.stage, s.seconds, s.bytes_read, s.bytes_written, s.blocks_done), *compared[s.stage]
+        )
+        for s in states
         if s.blocks_total
     )

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from alignment.config import ReadBack
+from alignment.planning.effort import CLOCK
 from alignment.runs import Run, load
 from alignment.stages.units import Inputs, Phase, Record, Ref, Unit
 from storage import store
@@ -21,6 +22,8 @@ from storage.provenance import library_versions, module_code
 
 REUSED = "reused"
 """Told to the driver and not recorded: a unit is the same, computed or taken over."""
+BUSY_S, PEAK_BYTES = "busy_s", "peak_bytes"
+"""Told to the driver too: what the unit took, which differs from attempt to attempt."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class Work:
 
     def __call__(self, unit: Unit) -> Record:
         """Do one unit and leave its record, after its objects are in place."""
+        with CLOCK.measured() as effort:
+            value = self._done(unit)
+        return {**value, BUSY_S: effort.busy_s, PEAK_BYTES: effort.peak_bytes}
+
+    def _done(self, unit: Unit) -> Record:
         key = key_of(unit, self)
         adopted = None
         with journal() as noted:

@@ -45,3 +45,26 @@ def read_config(path: Path | None, settings: list[str] | None = None) -> Pipelin
             place = place.setdefault(stage, {})
         place[key] = yaml.safe_load(value)
     return parse_config(values)
+
+
+def numbers[N: (int, float)](
+    option: str, text: str | None, count: int, kind: type[N]
+) -> tuple[N, ...] | None:
+    """Return the numbers of an option such as ``24,1024,1024``; None if it is not given.
+
+    Raises
+    ------
+    ConfigError
+        If there are not `count` of them, or one is no number above 0.
+    """
+    if text is None:
+        return None
+    try:
+        found = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != count or not all(n > 0 for n in found):
+        raise ConfigError(
+            f"{option} {text!r}: expected {count} numbers above 0, separated by commas"
+        )
+    return found

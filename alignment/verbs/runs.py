@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,14 @@ import typer
 from alignment.commands.console import OK, PARTIAL, StageDisplay, err, exit_codes, out, print_json
 from alignment.config import commented_yaml
 from alignment.errors import ConfigError
-from alignment.verbs.options import ConfigFile, Json, Settings, Workers, read_config
+from alignment.verbs.options import (
+    ConfigFile,
+    Json,
+    Settings,
+    Workers,
+    numbers,
+    read_config,
+)
 
 
 def init(
@@ -26,9 +34,34 @@ def init(
 
 
 def plan(
-    source: str,
+    source: Annotated[
+        str | None, typer.Argument(help="The stack; or give --shape for one that is not there yet.")
+    ] = None,
+    shape: Annotated[str | None, typer.Option(help="Sections, height, width: Z,Y,X px.")] = None,
+    resolution: Annotated[str | None, typer.Option(help="Voxel size Z,Y,X nm.")] = None,
+    canvas: Annotated[
+        str | None, typer.Option(help="Height, width of the aligned volume, Y,X px, if known.")
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
+    workers: Workers = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="YAML of prices; without it, list prices as remembered.")
+    ] = None,
+    rates: Annotated[
+        Path | None, typer.Option(help="JSON of rates, as --calibrate writes it.")
+    ] = None,
+    worker_memory_gib: Annotated[
+        float | None, typer.Option(min=0, help="Refuse what needs more in a worker.")
+    ] = None,
+    max_price: Annotated[float | None, typer.Option(min=0, help="Refuse what costs more.")] = None,
+    max_core_hours: Annotated[
+        float | None, typer.Option(min=0, help="Refuse what takes more.")
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Take the rates from this run, and keep them."),
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(help="A finished run, or a volume: print what would be computed again."),
@@ -38,18 +71,38 @@ def plan(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print what aligning SOURCE would read, write and need, and run nothing."""
-    from alignment.commands.plan import plan as make_plan
-    from alignment.commands.rerun import plan_against, print_rerun
-    from alignment.commands.summary import print_plan
+    """Print what aligning SOURCE would read, write, hold and cost, and run nothing."""
+    from alignment.commands import plan as command
+    from alignment.planning.refusals import Limits
 
     with exit_codes():
         values = read_config(config, settings)
         if against is not None:
+            from alignment.commands.rerun import plan_against, print_rerun
+
+            if source is None:
+                raise ConfigError("--against compares a SOURCE; give it")
             plain = values.model_dump(mode="json")
             print_rerun(*plan_against(source, against, plain, update=not anew), as_json=as_json)
-        else:
-            print_plan(make_plan(source, values), as_json=as_json)
+            return
+        if calibrate is not None:
+            out.print(f"rates of {calibrate} are in {command.calibrate(calibrate, rates)}")
+            if source is None and shape is None:
+                return
+        limits = Limits(worker_memory_gib, max_price, max_core_hours)
+        found, stack = command.make_plan(
+            source,
+            numbers("--shape", shape, 3, int),
+            values,
+            resolution_nm=numbers("--resolution", resolution, 3, float),
+            canvas=numbers("--canvas", canvas, 2, int),
+            prices=prices,
+            rates=rates,
+            workers=workers or os.cpu_count() or 1,
+        )
+        command.print_plan(
+            found, stack, limits, workers=workers or os.cpu_count() or 1, as_json=as_json
+        )
 
 
 def align(

@@ -18,6 +18,7 @@ from alignment.report import (
     PairRow,
     ReportData,
     Reslice,
+    Resources,
     RunFacts,
     SectionPicture,
     SectionRow,
@@ -92,7 +93,11 @@ def report_data(nz=6, *, side=24, pictured=None, **changes):
         ),
         "reslices": (Reslice("xz", 10_000, noise((nz, 300)), noise((nz, 310)), (40.0, 40.0)),),
         "stages": (
-            StageCost("match", 4000.0, 5_000_000_000, 1_200, 10, planned_seconds=3600.0),
+            StageCost(
+                *("match", 4000.0, 5_000_000_000, 1_200, 10),
+                planned=Resources(8, 16, 1_000_000, 3600.0, 10**9),
+                actual=Resources(10, 16, 1_100_000, 1800.0, None),
+            ),
             StageCost("render", 61.0, 7_000_000, 8_000_000, 4, retries=2),
         ),
         "notes": ("The voxel size was not stated.",),
@@ -292,6 +297,16 @@ def test_a_long_table_keeps_the_weakest_pairs_in_order_of_z():
     assert len(rows) == TABLE_ROWS
     assert rows == sorted(rows)
     assert 1777 in rows
+
+
+def test_what_came_stands_beside_what_was_planned():
+    words = Page(build_report(report_data())).words
+    assert "10 (1.25)" in words
+    assert "30 min 0 s (0.50)" in words
+    stage, other = qc_json(report_data())["stages"]
+    assert stage["planned"]["core_s"] == 3600
+    assert stage["actual"]["peak_bytes"] is None
+    assert other["planned"] is None
 
 
 def test_parts_without_data_are_left_out():

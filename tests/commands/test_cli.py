@@ -85,9 +85,48 @@ def test_plan_counts_what_a_run_would_write_and_writes_nothing(petalign, stack, 
     assert plan["shape"] == [3, 96, 80]
     by_stage = {stage["stage"]: stage for stage in plan["stages"]}
     assert by_stage["ingest"]["units"] == 3
-    assert by_stage["render"] == by_stage["render"] | {"objects": 1, "bytes_written": 3 * 96 * 80}
+    assert by_stage["render"]["data_objects"] == 1
+    assert by_stage["render"]["values_bytes"] == 3 * 101 * 84, "5 % more each way, rounded up"
     assert sorted(tmp_path.iterdir()) == before
     assert "core-hours" in petalign("plan", stack).stdout
+
+
+def test_a_stack_that_is_not_there_yet_is_planned_by_its_shape(petalign):
+    result = petalign("plan", "--shape", "24,1024,1024", "--resolution", "30,4,4", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["resolution_nm"] == [30, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "--shape"),
+        (("--shape", "24,1024"), "3 numbers"),
+        (("--shape", "1,64,64"), "two sections"),
+        (("--shape", "24,1024,1024", "--rates", "none.json"), "--calibrate"),
+        (("--shape", "24,1024,1024", "--prices", "none.yaml"), "none.yaml"),
+    ],
+)
+def test_a_plan_that_cannot_be_made_stops_with_2_and_says_why(petalign, words, told):
+    result = petalign("plan", *words)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (("--shape", "7600,187000,92000"), "match.levels[-1].node_spacing_px"),
+        (("--shape", "9,4096,4096", "--worker-memory-gib", "0.5"), "finest mip"),
+        (("--shape", "9,4096,4096", "--max-price", "0"), "--max-price"),
+        (("--shape", "9,4096,4096", "--max-core-hours", "0.001"), "stage 'match'"),
+    ],
+)
+def test_a_plan_beyond_limits_is_printed_and_refused_with_2(petalign, words, setting):
+    result = petalign("plan", *words)
+    assert "core-hours" in result.stdout
+    assert result.exit_code == 2
+    assert setting in result.stderr
 
 
 def test_ingest_copies_a_stack_voxel_by_voxel(petalign, stack, tmp_path):

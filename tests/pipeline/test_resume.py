@@ -54,3 +54,11 @@ def test_a_finished_stage_does_nothing_when_it_runs_again(aligned_run, cluster, 
     monkeypatch.setattr(work.Work, "__call__", refuse)
     before = ledger.read_state(aligned_run, stage).blocks_done
     assert run_stage(stage, aligned_run, cluster) == before
+
+
+def test_what_units_took_is_in_the_ledger_and_in_no_record(aligned_run):
+    state = ledger.read_state(aligned_run, "match")
+    assert state.busy_s > 0
+    assert state.peak_bytes > 50e6
+    told = {name for record in digests(aligned_run)["match", "round0"].values() for name in record}
+    assert not told & {work.BUSY_S, work.PEAK_BYTES, work.REUSED}

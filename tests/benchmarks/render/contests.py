@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from alignment.bilinear import upsample
-from alignment.commands.plan import render_bytes
 from alignment.fields import apply_affine
+from alignment.planning.work import render_bytes
 from alignment.render import warp
 from alignment.resample import Interpolation
 from alignment.runs import load

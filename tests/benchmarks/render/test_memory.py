@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from alignment.commands.plan import render_bytes
+from alignment.planning.work import render_bytes
 from alignment.runs import load
 from tests.benchmarks.render.volume import ready_run
 

@@ -1,0 +1,196 @@
+"""What work costs: measured on a machine, kept in a small file, and read by the plan.
+
+Time of a stage = units x its time for any unit + work x its time for a unit of work + what it
+decodes. Memory = what its workers hold anyway + a factor x what its largest unit allocates. The
+shipped rates were measured by ``python -m tests.benchmarks.plan.rates``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from alignment.errors import ConfigError
+from alignment.planning.counts import StageCount, count_stages
+from alignment.planning.reads import read_by
+from alignment.planning.stack import Stack
+from alignment.planning.work import memory_of, work_of
+
+TELLING_SHARE = 0.15
+"""Share of a worker's memory by which the largest units of runs must differ, to tell a factor."""
+
+
+@dataclass(frozen=True)
+class StageRate:
+    """What one stage costs."""
+
+    unit_s: float
+    """Processor seconds of a unit, whatever it does: key, record, arrays that are opened."""
+    work_s: float
+    """Processor seconds of a unit of work (`work.WORK_UNITS`)."""
+    base_bytes: int
+    """Memory of a worker that does a very small unit."""
+    memory_factor: float
+    """Measured over counted memory (`work.memory_of`), beyond that."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """All of them, as the file holds them."""
+
+    measured: str
+    """When, on what."""
+    stages: Mapping[str, StageRate]
+    decode_s_per_gb: float
+    """Processor seconds to read, check and decode 1e9 bytes of chunks."""
+    stored: Mapping[str, float]
+    """Bytes in the store per byte of values, by array."""
+    record_bytes: float
+    """Of a unit's record, and of its line in the manifest, without its objects."""
+    object_bytes: float
+    """That an object adds to them."""
+    report_bytes: int
+    """Of the report, most of it pictures, of which there are about as many in every run."""
+    retried: float
+    """Share of the blocks that were matched again with a farther section."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one stage of a run took."""
+
+    stack: Stack
+    stage: str
+    busy_s: float
+    peak_bytes: int
+
+
+def shipped_rates() -> Rates:
+    """Return the rates that come with the package."""
+    return _parsed(resources.files(__package__).joinpath("rates.json").read_text("utf-8"), "")
+
+
+def read_rates(path: Path) -> Rates:
+    """Return the rates of a file.
+
+    Raises
+    ------
+    ConfigError
+        If it does not hold any.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"--rates {path}: {error.strerror}; make one: petalign plan --calibrate RUN"
+        ) from None
+    return _parsed(text, str(path))
+
+
+def write_rates(path: Path, rates: Rates) -> None:
+    """Write rates as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(rates), indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def _parsed(text: str, path: str) -> Rates:
+    try:
+        values: dict[str, Any] = json.loads(text)
+        stages = {name: StageRate(**rate) for name, rate in values.pop("stages").items()}
+        return Rates(stages=stages, **values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} does not hold rates ({error}); make them: petalign plan --calibrate RUN"
+        ) from None
+
+
+def core_s(stage: str, stack: Stack, count: StageCount, rates: Rates) -> float:
+    """Return the processor seconds of a stage."""
+    rate = rates.stages[stage]
+    overhead = count.units * rate.unit_s + _decoding_s(stage, stack, rates.decode_s_per_gb)
+    return overhead + work_of(stage, stack) * rate.work_s
+
+
+def peak_bytes(stage: str, stack: Stack, rates: Rates) -> int:
+    """Return the most memory that a worker of a stage holds."""
+    rate = rates.stages[stage]
+    return round(rate.base_bytes + rate.memory_factor * memory_of(stage, stack))
+
+
+def _decoding_s(stage: str, stack: Stack, s_per_gb: float) -> float:
+    decoded = sum(read.nbytes for read in read_by(stage, stack) if read.path != "source")
+    return decoded / 1e9 * s_per_gb
+
+
+def fit_stage(samples: Sequence[Sample], decode_s_per_gb: float) -> StageRate:
+    """Fit the rates of one stage to runs of several sizes, each by its share: no size rules."""
+    units = []
+    for sample in samples:
+        counts = {count.stage: count for count in count_stages(sample.stack)}
+        units.append(counts[sample.stage].units)
+    busy = np.array([
+        max(s.busy_s - _decoding_s(s.stage, s.stack, decode_s_per_gb), 0.1 * s.busy_s)
+        for s in samples
+    ])  # fmt: skip
+    work = [work_of(s.stage, s.stack) for s in samples]
+    unit_s, work_s = _relative(np.array([units, work], np.float64).T, busy)
+    base, factor = _memory(samples)
+    return StageRate(
+        float(f"{unit_s:.3g}"),
+        float(f"{work_s:.3g}"),
+        int(round(base, -5)),
+        round(float(factor), 2),
+    )
+
+
+def _memory(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Return base and factor; 1 for the factor where the runs differ too little to tell it."""
+    allocated = np.array([memory_of(s.stage, s.stack) for s in samples])
+    peaks = np.array([s.peak_bytes for s in samples], np.float64)
+    if np.ptp(allocated) < TELLING_SHARE * peaks.min():
+        return max(float((peaks - allocated).mean()), 0.0), 1.0
+    base, factor = _relative(np.array([np.ones(len(peaks)), allocated]).T, peaks)
+    return base, factor
+
+
+def _relative(terms: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return non-negative weights of terms, so that relative errors are least."""
+    known = values > 0
+    if not known.any():
+        return np.zeros(terms.shape[1])
+    scaled = terms[known] / values[known, None]
+    size = np.maximum(np.abs(scaled).max(axis=0), 1e-300)
+    weights, _ = nnls(scaled / size, np.ones(int(known.sum())))
+    return np.asarray(weights / size)
+
+
+def calibrated(rates: Rates, taken: Iterable[Sample], told: str) -> Rates:
+    """Return rates that would have foretold a run's time on the machine that it ran on.
+
+    One run cannot tell the time of a unit from that of its work, so both are scaled alike; memory
+    and sizes stay, since they hang on no machine.
+
+    Parameters
+    ----------
+    told : str
+        When, on what.
+    """
+    stages = dict(rates.stages)
+    for sample in taken:
+        counts = {count.stage: count for count in count_stages(sample.stack)}
+        planned = core_s(sample.stage, sample.stack, counts[sample.stage], rates)
+        if planned > 0 and sample.busy_s > 0:
+            scale = sample.busy_s / planned
+            old = stages[sample.stage]
+            stages[sample.stage] = replace(
+                old, unit_s=old.unit_s * scale, work_s=old.work_s * scale
+            )
+    return replace(rates, measured=told, stages=stages)

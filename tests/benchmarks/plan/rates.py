@@ -1,0 +1,117 @@
+"""Measure the rates that plans are made with: ``python -m tests.benchmarks.plan.rates``.
+
+``--write`` puts them into alignment/planning/rates.json. ``--folder`` keeps the runs, so that the
+rates can be fitted again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import nnls
+
+from alignment.planning import rates as planning
+from alignment.planning.counts import count_stages
+from alignment.planning.outcome import seen, taken
+from alignment.planning.rates import Rates, Sample, fit_stage, write_rates
+from alignment.runs import Run
+from alignment.stages import ORDER
+from storage import store
+from storage.volume import create_array, open_array, read_region, write_region
+from tests.benchmarks.machine import machine
+from tests.benchmarks.plan.measure import Actual, actual, align
+from tests.benchmarks.plan.stacks import CALIBRATION
+
+FILE = Path(planning.__file__).with_name("rates.json")
+
+
+def main() -> None:
+    """Measure, and print or write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.folder or Path(scratch)
+        runs = [align(case, folder) for case in CALIBRATION]
+        found = fit(runs, decode_s_per_gb(Path(scratch)))
+    for stage, rate in found.stages.items():
+        print(stage, rate)
+    print(found.stored, found.record_bytes, found.object_bytes, found.decode_s_per_gb)
+    if arguments.write:
+        write_rates(FILE, found)
+
+
+def fit(runs: list[Run], decode_s: float) -> Rates:
+    """Return the rates that fit some runs."""
+    samples: list[Sample] = [sample for run in runs for sample in taken(run)]
+    stages = {
+        stage: fit_stage([s for s in samples if s.stage == stage], decode_s) for stage in ORDER
+    }
+    left = [(run, actual(run)) for run in runs]
+    record, each = _told([found for _, stages in left for found in stages.values()])
+    stacks = ", ".join(case.name for case in CALIBRATION)
+    when = datetime.now(UTC).date().isoformat()
+    return Rates(
+        measured=f"{when}, {machine('numpy', 'zarr')} On {stacks}.",
+        stages=stages,
+        decode_s_per_gb=round(decode_s, 2),
+        stored=_stored(left),
+        record_bytes=round(record, 1),
+        object_bytes=round(each, 1),
+        report_bytes=round(float(np.mean([_report_bytes(run) for run in runs]))),
+        retried=round(float(np.mean([seen(run).guess.retried for run in runs])), 3),
+    )
+
+
+def _report_bytes(run: Run) -> int:
+    return sum(store.size(store.join(run.uri, name)) for name in ("report.html", "qc.json"))
+
+
+def _stored(left: list[tuple[Run, dict[str, Actual]]]) -> dict[str, float]:
+    """Return stored over plain bytes of every array, over all runs."""
+    plain: Counter[str] = Counter()
+    stored: Counter[str] = Counter()
+    for run, stages in left:
+        for count in count_stages(seen(run)):
+            for array in count.arrays:
+                plain[array.path.partition("/")[0]] += round(array.nbytes * array.filled)
+        for found in stages.values():
+            for path, size in found.data_bytes.items():
+                stored["matches" if path == "rounds" else path] += size
+    return {path: round(stored[path] / plain[path], 4) for path in sorted(plain) if stored[path]}
+
+
+def _told(found: list[Actual]) -> tuple[float, float]:
+    """Return what a unit and an object add to records and manifests, bytes."""
+    terms = np.array([[a.units, a.data_objects] for a in found], np.float64)
+    (record, each), _ = nnls(terms, np.array([a.record_bytes for a in found], np.float64))
+    return record, each
+
+
+def decode_s_per_gb(folder: Path) -> float:
+    """Return the processor time of reading 1e9 bytes of noise in chunks; the best of three."""
+    side, uri = 4096, folder.as_uri()
+    noise = np.random.default_rng(0).integers(0, 200, (1, side, side), np.uint8)
+    create_array(
+        uri, "noise", shape=noise.shape, chunk=(1, 512, 512), shard=(1, side, side), dtype="uint8",
+        fill_value=0, dimension_names=("z", "y", "x"),
+    )  # fmt: skip
+    region = (slice(0, 1), slice(0, side), slice(0, side))
+    write_region(open_array(uri, "noise"), region, noise)
+    times = []
+    for _ in range(3):
+        begun = time.process_time()
+        read_region(open_array(uri, "noise"), region)
+        times.append(time.process_time() - begun)
+    return min(times) / noise.nbytes * 1e9
+
+
+if __name__ == "__main__":
+    main()
