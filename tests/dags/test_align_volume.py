@@ -24,7 +24,6 @@ pytestmark = pytest.mark.filterwarnings(  # Airflow's own use of pathspec
     "ignore:GitWildMatchPattern:DeprecationWarning"
 )
 
-"""A core that others use too takes longer for the same."""
 HEAVY = ["alignment.stages", "cv2", "dask", "distributed", "numpy", "scipy", "zarr"]
 
 

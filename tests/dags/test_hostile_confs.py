@@ -166,5 +166,6 @@ def test_no_task_templates_what_comes_from_a_conf(dags):
     for (dag_id, task_id), names in templated.items():
         task = dags[dag_id].get_task(task_id)
         for name in names:
-            value = getattr(task, name)
+            given = task.partial_kwargs if task.is_mapped else vars(task)
+            value = given.get(name)
             assert not isinstance(value, str) or "{{" not in value, f"{dag_id}.{task_id}.{name}"
