@@ -125,7 +125,7 @@ def freeze(file: Path, store: str, *, anew: bool = False) -> str:
     raw = read_yaml(text)
     recipe = parse_recipe(raw)
     drawn = {name: points(name, one) for name, one in recipe.experiments.items()}
-    _check_fills(recipe, drawn)
+    check_fills(recipe, drawn)
     _batches(recipe, {name: len(values) for name, values in drawn.items()})
     contents = {name: _read_file(file.parent, name) for name in recipe.files}
     frozen = {
@@ -231,22 +231,30 @@ def plan(uri: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``batches``: label, title and number of tasks of each; ``uris`` and ``programs``: what its
-        commands name, for the caller to allow.
+        ``batches``: label, title, number of tasks, and labels of the batches before each; ``uris``
+        and ``programs``: what its commands name, for the caller to allow.
     """
     frozen = load(uri)
     names = frozen.recipe.experiments
     drawn = {name: task_points(frozen.uri, name) for name in names}
+    parts = batches(frozen)
+    labels = {name: [b.label for b in parts if b.experiment == name] for name in names}
     return {
         "batches": [
-            {"batch": b.label, "title": b.title, "tasks": b.stop - b.start} for b in batches(frozen)
+            {
+                "batch": b.label,
+                "title": b.title,
+                "tasks": b.stop - b.start,
+                "after": [x for name in names[b.experiment].depends_on for x in labels[name]],
+            }
+            for b in parts
         ],
-        "uris": sorted(_check_fills(frozen.recipe, drawn)),
+        "uris": sorted(check_fills(frozen.recipe, drawn)),
         "programs": sorted({one.command[0] for one in names.values()}),
     }
 
 
-def _check_fills(recipe: Recipe, drawn: dict[str, list[Point]]) -> set[str]:
+def check_fills(recipe: Recipe, drawn: dict[str, list[Point]]) -> set[str]:
     """Fill every command once; return the URIs that appear."""
     found: set[str] = set()
     for name, experiment in recipe.experiments.items():

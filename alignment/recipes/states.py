@@ -208,21 +208,14 @@ def stop(frozen: Frozen) -> list[str]:
 
 
 def go_on(frozen: Frozen) -> None:
-    """Let a recipe that was stopped be started again."""
+    """Let a recipe that was stopped or has failed be started again."""
     delete(join(frozen.uri, STOP))
+    for batch in batches(frozen):
+        if ledger.read_state(frozen.uri, batch.label).status == "failed":
+            # Else those that depend on it would give up before it is taken up.
+            ledger.write_state(frozen.uri, ledger.StageState(batch.label))
 
 
 def is_stopped(uri: str) -> bool:
     """Return whether a user has stopped a recipe."""
     return exists(join(uri, STOP))
-
-
-def dependencies(uri: str, label: str) -> dict[str, Any]:
-    """Return what Airflow waits for before a batch: the labels of the batches before it."""
-    frozen = load(uri)
-    parts = batches(frozen)
-    own = next((b for b in parts if b.label == label), None)
-    if own is None:
-        raise ConfigError(f"recipe {frozen.key} has no batch {label!r}")
-    wanted = set(frozen.experiment(own.experiment).depends_on)
-    return {"batches": [b.label for b in parts if b.experiment in wanted]}
