@@ -56,7 +56,7 @@ def fewest_repetitions(total: int, count: int, stream: random.Random) -> list[in
     [2, 3, 3]
     """
     whole, rest = divmod(count, total)
-    drawn = list(range(total)) * whole
+    drawn = [number for _ in range(whole) for number in range(total)]
     extra: set[int] = set()
     if rest > total // 2:  # then few are left out
         drawn += stream.sample(range(total), rest)
