@@ -74,6 +74,11 @@ class Work:
     programs: Mapping[str, str] = field(default_factory=dict)
     """Further programs that are allowed, and where they are."""
 
+    @property
+    def __name__(self) -> str:
+        """What Dask's dashboard calls these tasks."""
+        return f"recipe-{self.experiment}"
+
     def __call__(self, task: Task) -> Record:
         """Run a task and return its record, which exists from then on.
 

@@ -131,9 +131,13 @@ def refused(experiment, **more):
     """Do what `freeze` does before it writes anything; return why it refuses."""
     raw = {"files": ["fit.py"], "experiments": {"a": experiment}} | more
     with pytest.raises(ConfigError) as failure:
-        recipe = parse_recipe(raw)
-        check_fills(recipe, {"a": points("a", recipe.experiments["a"])})
+        check(raw)
     return str(failure.value)
+
+
+def check(raw):
+    recipe = parse_recipe(raw)
+    check_fills(recipe, {"a": points("a", recipe.experiments["a"])})
 
 
 def test_the_corpus_is_as_large_as_promised():
@@ -199,4 +203,7 @@ def test_yaml_is_plain_data(text, reason):
 def test_only_allowed_programs_run(program):
     with pytest.raises(ConfigError, match="not allowed here; allowed are petalign, python, blastn"):
         command_line([program, "-c", "id"], {"blastn": "/usr/bin/blastn"})
-    assert command_line(["blastn", "-h"], {"blastn": "/usr/bin/blastn"}) == ["/usr/bin/blastn", "-h"]
+    assert command_line(["blastn", "-h"], {"blastn": "/usr/bin/blastn"}) == [
+        "/usr/bin/blastn",
+        "-h",
+    ]

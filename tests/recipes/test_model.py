@@ -115,7 +115,13 @@ def test_every_fault_has_a_line_with_its_path():
 def test_experiments_are_ordered_by_what_they_depend_on():
     one = {"command": "petalign doctor"}
     recipe = parse_recipe(
-        {"experiments": {"c": one | {"depends_on": ["b"]}, "b": one | {"depends_on": ["a"]}, "a": one}}
+        {
+            "experiments": {
+                "c": one | {"depends_on": ["b"]},
+                "b": one | {"depends_on": ["a"]},
+                "a": one,
+            }
+        }
     )
     assert recipe.order() == ["a", "b", "c"]
 
@@ -150,12 +156,17 @@ def test_any_text_is_a_parameter_or_refused(text):
     assert parameter.kind == "uniform" or parameter.values == (text,)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-                    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=8), x, max_size=3),
-                    max_leaves=12))  # fmt: skip
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=8), x, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(ANY)
 def test_any_values_are_a_recipe_or_one_clear_error(values):
     raw = {"experiments": {"a": values}, "files": values}
-    with pytest.raises(ConfigError, match="experiments|files"):
+    with pytest.raises(ConfigError, match=r"experiments|files"):
         parse_recipe(raw)
 
 

@@ -101,7 +101,7 @@ def test_a_program_that_prints_without_end_is_ended(run, monkeypatch):
 
 
 def test_a_program_that_is_not_there_is_reported(tmp_path):
-    with pytest.raises(TaskFailed, match="cannot be started: .*No such file"):
+    with pytest.raises(TaskFailed, match=r"cannot be started: .*No such file"):
         run_program(
             ["/nowhere/program"],
             environment={},
