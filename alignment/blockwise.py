@@ -138,7 +138,12 @@ def driver_client() -> Iterator[Client]:
 @contextmanager
 def local_client(workers: int, *, memory_limit: str = "auto") -> Iterator[Client]:
     """Start worker processes on this machine, and end them with the block."""
-    settings = {"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}
+    settings = {
+        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+        # A worker that was killed is given up if its successor is not there in time: by default
+        # 15 s, in which a busy machine does not start a process.
+        "distributed.deploy.lost-worker-timeout": "10 minutes",
+    }
     with (
         dask.config.set(settings),
         LocalCluster(

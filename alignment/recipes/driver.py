@@ -140,6 +140,11 @@ def _check_begin(frozen: Frozen, batch: Batch, client: Client, progress: Progres
     for name in settings.depends_on:
         if not exists(join(frozen.uri, "done", f"{name}.json")):
             raise TaskStopped(f"{batch.experiment} depends on {name}, which is not done")
+    _await_slots(settings, batch, client, progress)
+
+
+def _await_slots(settings: Experiment, batch: Batch, client: Client, progress: Progress) -> None:
+    """Return when the cluster has room for what must run at a time; refuse if it stays without."""
     needed = settings.workers if settings.gang else 1
     deadline = time.monotonic() + SLOTS_S
     while (found := slots(client, settings.hardware)) < needed:
@@ -210,6 +215,8 @@ def _do_group(b: _Batch, index: int) -> Iterator[Fault]:
     """Let a group of processes do one point, as often as it takes; yield its failure if it has."""
     attempt = losses = 0
     while True:
+        # Else some would wait for others that nobody can run.
+        _await_slots(b.settings, b.batch, b.client, b.progress)
         group = f"{attempt:02d}-{losses:02d}-{uuid.uuid4().hex[:6]}"
         tasks = [Task(index, attempt, rank, group) for rank in range(b.settings.workers)]
         records: dict[int, Record] = {}

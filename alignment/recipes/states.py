@@ -8,6 +8,7 @@ from typing import Any, Literal
 from alignment.errors import ConfigError
 from alignment.recipes.driver import STOP
 from alignment.recipes.frozen import Batch, Frozen, batches, load, task_name, task_points
+from alignment.recipes.work import LIVE
 from storage import ledger
 from storage.store import (
     delete,
@@ -178,8 +179,8 @@ def read_log(frozen: Frozen, experiment: str, task: str) -> str:
     names = list_names(folder)
     if not names:
         raise ConfigError(f"{frozen.key}/{experiment}/{task} has not been started yet")
-    if "live.log" in names:
-        return read_bytes(join(folder, "live.log")).decode(errors="replace")
+    if LIVE in names:
+        return read_bytes(join(folder, LIVE)).decode(errors="replace")
     latest: dict[str, str] = {}
     for name in names:  # sorted by time, so the last of each rank stays
         latest[name.split("-")[2]] = name

@@ -44,6 +44,7 @@ from storage.store import (
 log = logging.getLogger(__name__)
 
 TAIL_LINES = 12
+LIVE = "live.log"
 LIVE_LOG_S = 10.0
 """How often the log of a running task is copied to where `petalign recipe logs` finds it."""
 
@@ -104,6 +105,7 @@ class _Start:
             f"{milliseconds:013d}-{task.attempt:02d}-{task.rank:03d}-{uuid.uuid4().hex[:6]}"
         )
         self._live_at = time.monotonic()
+        self._has_live_log = False
 
     def _uri(self, kind: str, *names: str) -> str:
         return join(self._work.uri, kind, *self._place, *names)
@@ -212,7 +214,8 @@ class _Start:
         gang.check_whole(self._work.uri, self._place, self._task.group)
         if time.monotonic() - self._live_at > LIVE_LOG_S and printed.stat().st_size:
             self._live_at = time.monotonic()
-            replace_bytes(self._uri("logs", "live.log"), without_secrets(printed.read_bytes()))
+            self._has_live_log = True
+            replace_bytes(self._uri("logs", LIVE), without_secrets(printed.read_bytes()))
 
     def _check_wanted(self) -> None:
         """Raise TaskStopped if the batch was stopped, or has another driver."""
@@ -226,7 +229,8 @@ class _Start:
 
     def _keep_log(self, printed: Path) -> None:
         create_bytes(self._uri("logs", f"{self._name}.log"), without_secrets(printed.read_bytes()))
-        delete(self._uri("logs", "live.log"))
+        if self._has_live_log:
+            delete(self._uri("logs", LIVE))
 
     def _note_failure(self, error: Exception) -> None:
         uri = join(self._work.uri, "failures", self._place[0], f"{self._place[1]}.json")

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-WORDS = "the cell body axon dendrite synapse vesicle of in a membrane section is near".split()
+WORDS = ["the", "cell", "axon", "dendrite", "synapse", "of", "in", "a", "membrane", "is", "near"]
 
 
 def write(shard: int, documents: int) -> None:
