@@ -14,12 +14,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.blockwise import local_client
+from alignment.blockwise import Client, local_client
 from alignment.recipes.driver import run_batch
 from alignment.recipes.frozen import Frozen, freeze, load, plan
 from alignment.recipes.states import look
@@ -59,22 +59,19 @@ def run_workload(
     *,
     workers: int = 2,
     kill: bool = True,
+    client: Client | None = None,
     changes: Mapping[str, str] | None = None,
 ) -> Ran:
-    """Run a workload in `folder`; `changes` replaces parts of the recipe's text."""
+    """Run a workload in `folder`, on `client` or new workers; `changes` replaces text in it."""
     shutil.copytree(FOLDER / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    recipe = folder / name / "recipe.yaml"
-    text = recipe.read_text()
     for old, new in (changes or {}).items():
-        if old not in text:
-            raise ValueError(f"{recipe} does not say {old!r}")
-        text = text.replace(old, new)
-    recipe.write_text(text)
+        _replace(folder / name, old, new)
+    recipe = folder / name / "recipe.yaml"
     frozen = load(freeze(recipe, f"{folder}/store"))
     killed: list[int] = []
     over = threading.Event()
-    with local_client(workers) as client:
-        thread = threading.Thread(target=_kill_one, args=(frozen, VICTIMS[name], killed, over))
+    with nullcontext(client) if client else local_client(workers) as client:
+        thread = threading.Thread(target=kill_one, args=(frozen, VICTIMS[name], killed, over))
         if kill:
             thread.start()
         begun = time.monotonic()
@@ -98,30 +95,41 @@ def run_workload(
     )
 
 
-def _kill_one(frozen: Frozen, experiment: str, killed: list[int], over: threading.Event) -> None:
-    """Kill, by its id, a worker that runs a task of an experiment of which some are done."""
+def _replace(folder: Path, old: str, new: str) -> None:
+    found = [path for path in folder.iterdir() if old in path.read_text()]
+    if not found:
+        raise ValueError(f"nothing in {folder} says {old!r}")
+    for path in found:
+        path.write_text(path.read_text().replace(old, new))
+
+
+def kill_one(frozen: Frozen, experiment: str, killed: list[int], over: threading.Event) -> None:
+    """Kill, by its id, a worker that runs a task of an experiment of which some are done.
+
+    Of a group, which is one task, a worker is killed once it has saved something.
+    """
     deadline = time.monotonic() + WAIT_S
-    is_group = frozen.experiment(experiment).gang
+    begun = "shared" if frozen.experiment(experiment).gang else "records"
     while time.monotonic() < deadline and not over.wait(0.02):
-        records = {
-            n.removesuffix(".json") for n in list_names(_place(frozen, "records", experiment))
-        }
-        shared = list_names(_place(frozen, "shared", experiment))
-        if not (shared if is_group else records):
+        if not list_names(join(frozen.uri, begun, experiment)):
             continue
-        for task in reversed(list_names(_place(frozen, "starts", experiment))):
-            if task in records:
-                continue
-            sign = list_names(_place(frozen, "starts", experiment, task))[-1]
-            pid = read_json(_place(frozen, "starts", experiment, task, sign))["pid"]
+        pid = _busy_worker(frozen, experiment)
+        if pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
                 return
 
 
-def _place(frozen: Frozen, *names: str) -> str:
-    return join(frozen.uri, *names)
+def _busy_worker(frozen: Frozen, experiment: str) -> int | None:
+    """Return the process of a worker that has a task which was begun and has no record."""
+    signs = join(frozen.uri, "starts", experiment)
+    tasks = list_names(signs)
+    done = list_names(join(frozen.uri, "records", experiment))
+    for task in reversed([task for task in tasks if f"{task}.json" not in done]):
+        if names := list_names(join(signs, task)):
+            return int(read_json(join(signs, task, names[-1]))["pid"])
+    return None
 
 
 def main() -> None:
