@@ -1,12 +1,17 @@
 """The four recipes of docs/recipes give right results, small here, and with a killed worker."""
 
 import json
+import os
+import signal
+import time
 from collections import Counter
 
 import pytest
 
-from alignment.recipes.states import read_log
-from storage.store import join, read_bytes, read_json
+from alignment.blockwise import local_client
+from alignment.recipes import driver
+from alignment.recipes.states import look, read_log
+from storage.store import join, list_names, read_bytes, read_json
 from tests.recipes.workloads import PAUSE, VICTIMS, run_workload
 
 SMALL = {
@@ -96,3 +101,27 @@ def test_a_killed_worker_costs_a_start_and_no_result(name, tmp_path, client):
         (tmp_path / "again").mkdir()
         calm = run_workload(name, tmp_path / "again", client=client, kill=False)
         assert weights(calm) == weights(ran)
+
+
+@pytest.mark.slow
+def test_a_driver_whose_worker_is_killed_goes_on_elsewhere(recipe):
+    text = """
+files: [task.py]
+experiments:
+  a: {command: python task.py, parameters: {n: {range: 1-12, sampling: discrete}}, workers: 2}
+"""
+    frozen = recipe(text, task="import time; time.sleep(1)")
+    with local_client(3) as cluster:
+        future = cluster.submit(driver.run, frozen.uri, "a.000", {}, key="driver", priority=100)
+        while len(list_names(join(frozen.uri, "records/a"))) < 2:
+            time.sleep(0.1)
+        (address,) = [w for w, keys in cluster.processing().items() if "driver" in keys]
+        pid = cluster.run(os.getpid, workers=[address])[address]
+        before = set(list_names(join(frozen.uri, "records/a")))
+        os.kill(pid, signal.SIGKILL)
+        assert future.result(timeout=300) == 12
+    state = look(frozen)
+    assert state.state == "done"
+    assert read_json(join(frozen.uri, "state/a.000.json"))["epoch"] == 2
+    assert state.experiments[0].starts <= 12 + 4, "only what ran was started again"
+    assert all(len(list_names(join(frozen.uri, "starts/a", n[:5]))) == 1 for n in before)
