@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import dask.config
-from distributed import Client, KilledWorker, LocalCluster, as_completed, worker_client
+from distributed import (
+    Client,
+    KilledWorker,
+    LocalCluster,
+    as_completed,
+    get_worker,
+    worker_client,
+)
 
 from alignment.worker_environment import WORKER_ENVIRONMENT
 
-__all__ = ["Client", "Outcome", "driver_client", "local_client", "run_blocks"]
+__all__ = [
+    "Client",
+    "Outcome",
+    "driver_client",
+    "local_client",
+    "own_host",
+    "run_blocks",
+    "run_together",
+    "slots",
+]
 
 IN_FLIGHT = 2_000
 """Tasks that exist at a time; the scheduler's memory does not grow with the volume."""
@@ -29,12 +45,20 @@ class Outcome[B, T]:
 
 
 def run_blocks[B, T](
-    work: Callable[[B], T], blocks: Iterable[B], client: Client, *, in_flight: int = IN_FLIGHT
+    work: Callable[[B], T],
+    blocks: Iterable[B],
+    client: Client,
+    *,
+    in_flight: int = IN_FLIGHT,
+    resources: Mapping[str, float] | None = None,
+    again: Callable[[Outcome[B, T]], B | None] = lambda _: None,
 ) -> Iterator[Outcome[B, T]]:
     """Yield the outcome of ``work(block)`` for every block, in order of completion.
 
     `work` must be picklable and safe to repeat: blocks of a lost worker run again. A block that
-    fails does not stop the others; what to make of its error is the caller's business.
+    fails does not stop the others; what to make of its error is the caller's business. If `again`
+    returns a block for an outcome, that one is done next, and the outcome is not yielded. Only
+    workers that offer `resources` are used.
     """
     todo = iter(blocks)
     running: dict[Any, B] = {}
@@ -42,16 +66,56 @@ def run_blocks[B, T](
     def submit(n: int) -> list[Any]:
         futures = []
         for block in islice(todo, n):
-            future = client.submit(work, block, pure=False)
+            future = client.submit(work, block, pure=False, resources=resources)
             running[future] = block
             futures.append(future)
         return futures
 
     done = as_completed(submit(in_flight))
     for future in done:
-        block = running.pop(future)
-        yield _outcome(block, future)
+        outcome = _outcome(running.pop(future), future)
+        retried = again(outcome)
+        if retried is None:
+            yield outcome
+        else:
+            todo = chain([retried], todo)
         done.update(submit(1))
+
+
+def run_together[B, T](
+    work: Callable[[B], T],
+    blocks: Sequence[B],
+    client: Client,
+    *,
+    resources: Mapping[str, float] | None = None,
+) -> Iterator[Outcome[B, T]]:
+    """Yield the outcome of ``work(block)`` for blocks that wait for one another while they run.
+
+    They are handed to Dask at once, so that none of a later group comes before one of these: two
+    groups cannot hold each half of the workers for ever. See `slots` for how many fit.
+    """
+    futures = client.map(
+        work, blocks, pure=False, resources=dict(resources or {}), batch_size=len(blocks)
+    )
+    running = dict(zip(futures, blocks, strict=True))
+    for future in as_completed(futures):
+        yield _outcome(running.pop(future), future)
+
+
+def slots(client: Client, resources: Mapping[str, float] | None = None) -> int:
+    """Return how many tasks that take `resources` the cluster could run at a time."""
+    total = 0
+    for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+        offered = worker["resources"]
+        fits = [int(offered.get(tag, 0) / amount) for tag, amount in (resources or {}).items()]
+        total += min([worker["nthreads"], *fits])
+    return total
+
+
+def own_host() -> str:
+    """Return the address of this worker's machine as other workers reach it."""
+    protocol, _, rest = str(get_worker().address).rpartition("://")
+    return "127.0.0.1" if protocol == "inproc" else rest.rpartition(":")[0]
 
 
 def _outcome[B](block: B, future: Any) -> Outcome[B, Any]:
@@ -74,7 +138,12 @@ def driver_client() -> Iterator[Client]:
 @contextmanager
 def local_client(workers: int, *, memory_limit: str = "auto") -> Iterator[Client]:
     """Start worker processes on this machine, and end them with the block."""
-    settings = {"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}
+    settings = {
+        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+        # A worker that was killed is given up if its successor is not there in time: by default
+        # 15 s, in which a busy machine does not start a process.
+        "distributed.deploy.lost-worker-timeout": "10 minutes",
+    }
     with (
         dask.config.set(settings),
         LocalCluster(

@@ -9,7 +9,7 @@ import typer
 
 from alignment.commands import fs
 from alignment.commands.console import exit_codes
-from alignment.verbs import lineage, platform, runs, sources, versions, volumes
+from alignment.verbs import lineage, platform, recipes, runs, sources, versions, volumes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,6 +37,7 @@ for _theme, _verbs in VERBS.items():
     for _verb in _verbs:
         app.command(rich_help_panel=_theme)(_verb)
 app.add_typer(fs.app, name="fs", rich_help_panel="Volumes")
+app.add_typer(recipes.app, name="recipe", rich_help_panel="Platform")
 
 
 def main() -> None:
