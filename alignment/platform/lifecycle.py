@@ -20,7 +20,7 @@ from alignment.platform.airflow_settings import set_up_airflow
 from alignment.platform.config import PlatformConfig, variable_of
 from alignment.platform.credentials import Credentials, ensure_credentials, read_credentials
 from alignment.platform.environment import environment
-from alignment.platform.errors import PlatformError
+from alignment.platform.errors import PlatformError, RequestRefused
 from alignment.platform.health import warm_up_airflow
 from alignment.platform.ports import check_ports
 from alignment.platform.processes import (
@@ -145,9 +145,25 @@ def up(
     if is_fresh:
         warm_up_airflow(config)
     platform = PlatformInfo(config)
-    with platform.airflow() as airflow:
-        set_up_airflow(airflow, config)
+    _set_up(platform, timeout_s=timeout_s)
     return platform
+
+
+def _set_up(platform: PlatformInfo, *, timeout_s: float) -> None:
+    """Set Airflow up; on a busy machine its first answers may take longer than a request may."""
+    deadline = time.monotonic() + timeout_s
+    with platform.airflow() as airflow:
+        while True:
+            try:
+                set_up_airflow(airflow, platform.config)
+            except RequestRefused:
+                raise
+            except PlatformError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_S)
+            else:
+                return
 
 
 def _ensure_supervisor(home: Home, config: PlatformConfig) -> tuple[ProcessId, bool]:
