@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
+import signal
 import sys
 import threading
 import time
@@ -43,10 +45,13 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="where each fault and run is noted, as JSON lines")
     parser.add_argument("--write", action="store_true", help="the table into docs/reliability.md")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the platform as well
     with ground() as place:
         os.environ.update(place.platform.environment())
         soaking = Soaking(place, options.log)
         soak = soaking.run(options.seed, options.minutes * 60, options.every, options.patience)
+    if options.log is not None:  # for another look, should the table be wrong
+        options.log.with_suffix(".pickle").write_bytes(pickle.dumps(soak))
     for told in figures(soak):
         soaking.note("kind", asdict(told))
     text = markdown(soak)
