@@ -14,10 +14,10 @@ PROGRESS = ("/commits/", "/manifests/", "/LATEST.json")
 class Gate(FaultProxy):
     """A fault proxy that keeps the times at which runs got further."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, port: int = 0) -> None:
         self.progress: dict[str, list[float]] = defaultdict(list)
         """Times (s since 1970) of requests that finish a unit, by volume."""
-        super().__init__(upstream)
+        super().__init__(upstream, port)
 
     def note(self, operation: Operation) -> Fault | None:
         """Count a request; remember it if it records something and is let through."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from alignment.platform.config import PlatformConfig, checkout
 from alignment.platform.lifecycle import PlatformInfo, down, up
+from alignment.platform.state import Home, read_state
 from tests.chaos.gate import Gate
 from tests.chaos.injuries import WORKER_TTL_S
 from tests.platform.conftest import free_ports
@@ -20,6 +22,7 @@ from tests.platform.conftest import free_ports
 SITE = Path(__file__).parent / "site"
 DISKS = {"S3 server": ("s3", "1g"), "all else": (".", "2g")}
 """Folder below the home, and size of the disk that is mounted there."""
+PORT = "proxy-port"
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,35 @@ def ground(*, clock_s: float = 0.0, dags: tuple[str, ...] = ("align_volume",)) -
             **free_ports(),
         )  # fmt: skip
         gate = stack.enter_context(Gate(config.s3_endpoint))
+        (folder / PORT).write_text(gate.endpoint.rpartition(":")[2])
         stack.enter_context(_environment(gate, folder, clock_s))
         stack.callback(down, config)
         yield Ground(up(config, timeout_s=600), gate, folder, disks)
+
+
+@contextmanager
+def ground_of(folder: Path) -> Iterator[Ground]:
+    """Give the platform of a soak that was killed, with a new proxy in the place of the old."""
+    with ExitStack() as stack:
+        home = folder / "home"
+        state = read_state(Home(home))
+        if state is None:
+            raise SystemExit(f"no platform was left in {folder}")
+        port = int((folder / PORT).read_text())
+        gate = stack.enter_context(Gate(state.config.s3_endpoint, port))
+        disks = {name: home / below for name, (below, _) in DISKS.items()}
+        disks = {name: place for name, place in disks.items() if place.is_mount()}
+        stack.enter_context(_environment(gate, folder, 0.0))
+        stack.callback(_remove, folder, disks)
+        stack.callback(down, state.config)
+        yield Ground(up(state.config, timeout_s=600), gate, folder, disks)
+
+
+def _remove(folder: Path, disks: dict[str, Path]) -> None:
+    for name in ("S3 server", "all else"):
+        if name in disks:
+            subprocess.run(("umount", "-l", str(disks[name])), check=False)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -87,13 +87,16 @@ class Hand:
         file = self.disks[name] / "filler"
         free = os.statvfs(file.parent)
         size = free.f_bavail * free.f_frsize
-        with file.open("wb") as filler, suppress(OSError):
-            os.posix_fallocate(filler.fileno(), 0, max(size - MAGNITUDE, 1))
-            while True:
-                filler.seek(0, os.SEEK_END)
-                filler.write(bytes(4096))
-                filler.flush()
         self._later(FULL_S, lambda: file.unlink(missing_ok=True))
+        filler = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            with suppress(OSError):
+                os.posix_fallocate(filler, 0, max(size - MAGNITUDE, 1))
+            with suppress(OSError):
+                while True:
+                    os.write(filler, bytes(4096))
+        finally:
+            os.close(filler)
         return f"{size / 2**20:.0f} MiB were free"
 
     def _lift(self, fault: Fault | None) -> None:

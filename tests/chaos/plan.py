@@ -21,33 +21,33 @@ S3_TIMES = {
 """Faults of S3, and how many requests in a row one strikes."""
 
 KILLED = {
-    "worker": 3.0,
-    "nanny": 0.8,
-    "dask-scheduler": 0.6,
-    "airflow-task": 1.2,
-    "airflow-task-supervisor": 1.0,
-    "airflow-scheduler": 0.5,
-    "airflow-api": 0.5,
-    "airflow-triggerer": 0.5,
-    "airflow-dag-processor": 0.3,
-    "s3": 0.6,
-    "supervisor": 1.0,
+    "worker": 2.0,
+    "nanny": 0.3,
+    "dask-scheduler": 0.25,
+    "airflow-task": 1.0,
+    "airflow-task-supervisor": 0.8,
+    "airflow-scheduler": 0.2,
+    "airflow-api": 0.15,
+    "airflow-triggerer": 0.25,
+    "airflow-dag-processor": 0.2,
+    "s3": 0.3,
+    "supervisor": 0.4,
 }
 """What is killed with ``kill -9``, and how often beside the others."""
 
 FROZEN = {
-    "worker": 1.5,
-    "dask-scheduler": 0.4,
+    "worker": 1.0,
+    "dask-scheduler": 0.2,
     "airflow-task": 0.8,
-    "airflow-scheduler": 0.4,
-    "airflow-triggerer": 0.4,
-    "supervisor": 0.5,
+    "airflow-scheduler": 0.2,
+    "airflow-triggerer": 0.3,
+    "supervisor": 0.4,
 }
-FULL = {"S3 server": 0.8, "all else": 0.4}
+FULL = {"S3 server": 0.4, "all else": 0.2}
 """Disks that fill up."""
 
 WEIGHTS = {
-    **{f"S3: {kind}": 1.1 for kind in S3_TIMES},
+    **{f"S3: {kind}": 1.3 for kind in S3_TIMES},
     **{f"kill {part}": weight for part, weight in KILLED.items()},
     **{f"freeze {part}": weight for part, weight in FROZEN.items()},
     **{f"full disk: {part}": weight for part, weight in FULL.items()},
@@ -69,16 +69,17 @@ class Planned(NamedTuple):
 
 
 def schedule(seed: int, seconds: float, mean_s: float) -> list[Planned]:
-    """Return the faults of a soak, one every `mean_s` or so.
+    """Return the faults of a soak, one every `mean_s` or so; each kind once, if there is time.
 
     >>> schedule(1, 60, 5) == schedule(1, 60, 5)
     True
     """
     draw = random.Random(seed)
-    found: list[Planned] = []
-    now = mean_s
-    while now < seconds:
-        kind = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        found.append(Planned(now, kind, draw.random()))
-        now += mean_s * draw.uniform(*COMMON)
-    return found
+    times = [mean_s]
+    while times[-1] < seconds:
+        times.append(times[-1] + mean_s * draw.uniform(*COMMON))
+    count = len(times) - 1
+    kinds = draw.sample(list(WEIGHTS), min(len(WEIGHTS), count))
+    kinds += draw.choices(list(WEIGHTS), list(WEIGHTS.values()), k=count - len(kinds))
+    draw.shuffle(kinds)
+    return [Planned(at, kind, draw.random()) for at, kind in zip(times[:-1], kinds, strict=True)]

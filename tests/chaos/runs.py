@@ -16,6 +16,7 @@ from alignment.platform.errors import PlatformError
 from alignment.platform.lifecycle import PlatformInfo
 from alignment.runs import prepare
 from alignment.stages import ORDER, run_stage
+from storage.store import exists, join
 
 SOURCE = PhantomConfig(
     sections=4, height=192, width=192, seed=11, blank_section=None, corner_section=None
@@ -49,12 +50,13 @@ class Run:
 def make_golden(bucket: str) -> list[str]:
     """Write the source, and align it with each of `SETTINGS` while nothing happens."""
     source = f"{bucket}/soak/raw"
+    golden = [f"{bucket}/soak/golden{n}" for n in range(len(SETTINGS))]
+    if all(exists(join(volume, "LATEST.json")) for volume in golden):
+        return golden
     write_phantom(source, SOURCE)
-    golden = []
     with local_client(2) as client:
-        for n, settings in enumerate(SETTINGS):
-            golden.append(f"{bucket}/soak/golden{n}")
-            run_uri = prepare(source, golden[-1], settings)
+        for volume, settings in zip(golden, SETTINGS, strict=True):
+            run_uri = prepare(source, volume, settings)
             for stage in ORDER:
                 run_stage(stage, run_uri, client, reuse=False)
     return golden
@@ -111,6 +113,14 @@ class Runs:
             clear(airflow, run.run_id)
             run.reds.append(", ".join(red) or "?")
         return False
+
+
+def abandon(airflow: AirflowClient) -> None:
+    """End what an earlier soak left under way."""
+    page = airflow._call("GET", f"/api/v2/dags/{DAG_ID}/dagRuns", params={"state": "running"})
+    for run in page["dag_runs"]:
+        path = f"/api/v2/dags/{DAG_ID}/dagRuns/{run['dag_run_id']}"
+        airflow._call("PATCH", path, json={"state": "failed"})
 
 
 def clear(airflow: AirflowClient, run_id: str) -> None:

@@ -21,11 +21,11 @@ from pathlib import Path
 from alignment.platform.errors import PlatformError
 from storage.errors import StorageError
 from tests.chaos.counting import read_starts
-from tests.chaos.ground import Ground, ground
+from tests.chaos.ground import Ground, ground, ground_of
 from tests.chaos.injuries import Hand, Injury
 from tests.chaos.judge import Verdict, judge
 from tests.chaos.plan import schedule
-from tests.chaos.runs import Run, Runs, make_golden
+from tests.chaos.runs import Run, Runs, abandon, make_golden
 from tests.chaos.tally import Soak, figures, markdown, write
 from tests.chaos.user import User
 
@@ -42,13 +42,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=float, default=8.0, help="s between two faults, on average")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="s for runs to end")
+    parser.add_argument("--attach", type=Path, help="the folder of a soak that was killed")
+    parser.add_argument("--name", default="volume", help="of the volumes, other than of before")
     parser.add_argument("--log", type=Path, help="where each fault and run is noted, as JSON lines")
     parser.add_argument("--write", action="store_true", help="the table into docs/reliability.md")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the platform as well
-    with ground() as place:
+    with ground_of(options.attach) if options.attach else ground() as place:
         os.environ.update(place.platform.environment())
-        soaking = Soaking(place, options.log)
+        soaking = Soaking(place, options.log, options.name)
         soak = soaking.run(options.seed, options.minutes * 60, options.every, options.patience)
     if options.log is not None:  # for another look, should the table be wrong
         options.log.with_suffix(".pickle").write_bytes(pickle.dumps(soak))
@@ -64,7 +66,7 @@ def main() -> None:
 class Soaking:
     """One soak under way."""
 
-    def __init__(self, place: Ground, log: Path | None) -> None:
+    def __init__(self, place: Ground, log: Path | None, name: str) -> None:
         self.place = place
         self.log = log
         self.hand = Hand(place.gate, place.disks)
@@ -72,7 +74,9 @@ class Soaking:
         self.verdicts: dict[str, Verdict] = {}
         bucket = f"s3://{place.platform.bucket}"
         self.golden = make_golden(bucket)
-        self.runs = Runs(bucket, AT_ONCE)
+        with place.platform.airflow() as airflow:
+            abandon(airflow)
+        self.runs = Runs(bucket, AT_ONCE, name=name)
         self.user = User(place.platform.config)
 
     def run(self, seed: int, seconds: float, every_s: float, patience_s: float) -> Soak:
