@@ -7,13 +7,13 @@ STAMP := $(VENV)/.installed
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test test-all check format bench bench-match bench-relax bench-render bench-storage accuracy faults up down lock clean
+.PHONY: help install demo test test-all check format bench bench-match bench-relax bench-render bench-runner bench-storage accuracy chaos faults up down lock clean
 
 help:
 	@echo "make demo [DATA=path] [SET=stage.name=value]  align sample sections (or your own) end to end, and show where the result is"
 	@echo "make test              the tests; make test-all adds the slow ones"
 	@echo "make check             ruff, mypy, import-linter, codespell;  make format  mends what it can"
-	@echo "make bench             the benchmarks;  make bench-match, bench-relax, bench-render, bench-storage  the tables of docs/performance.md;  make accuracy  those of docs/accuracy.md;  make up | down  the embedded platform"
+	@echo "make bench             the benchmarks;  make bench-match, bench-relax, bench-render, bench-runner, bench-storage  the tables of docs/performance.md;  make accuracy  those of docs/accuracy.md;  make up | down  the embedded platform"
 
 KERNEL := $(wildcard alignment/native/*.cpp alignment/native/*.hpp) alignment/native/build.py
 
@@ -69,6 +69,9 @@ bench-relax: install
 bench-render: install
 	@$(BIN)/python -m tests.benchmarks.render.table --write
 
+bench-runner: install
+	@$(BIN)/python -m tests.benchmarks.runner.table --write
+
 bench-storage: install
 	@$(BIN)/python -m tests.benchmarks.storage.table
 
@@ -81,6 +84,9 @@ accuracy: install
 
 faults: install
 	@$(BIN)/python -m tests.faults.table
+
+chaos: install
+	@$(BIN)/python -m tests.chaos.soak --minutes 30 --seed $(or $(SEED),1) --write
 
 up down: install
 	@$(BIN)/petalign $@

@@ -64,22 +64,39 @@ def run_blocks[B, T](
     running: dict[Any, B] = {}
 
     def submit(n: int) -> list[Any]:
-        futures = []
-        for block in islice(todo, n):
-            future = client.submit(work, block, pure=False, resources=resources)
-            running[future] = block
-            futures.append(future)
+        # Together: each call of the scheduler costs as much as several of its tasks.
+        taken = list(islice(todo, n))
+        futures = client.map(work, taken, pure=False, resources=resources) if taken else []
+        running.update(zip(futures, taken, strict=True))
         return futures
 
     done = as_completed(submit(in_flight))
-    for future in done:
-        outcome = _outcome(running.pop(future), future)
-        retried = again(outcome)
-        if retried is None:
-            yield outcome
-        else:
-            todo = chain([retried], todo)
-        done.update(submit(1))
+    for batch in done.batches():
+        ended = [(running.pop(future), future) for future in batch]
+        # New work first: the workers go on while the caller looks at what is finished.
+        done.update(submit(len(ended)))
+        retried = []
+        for outcome in _outcomes(ended, client):
+            block = again(outcome)
+            if block is None:
+                yield outcome
+            else:
+                retried.append(block)
+        todo = chain(retried, todo)
+        done.update(submit(len(retried)))
+
+
+def _outcomes[B](ended: Sequence[tuple[B, Any]], client: Client) -> list[Outcome[B, Any]]:
+    """Return what became of tasks that have ended, in their order; one request for all values."""
+    good = [future for _, future in ended if future.status == "finished"]
+    try:
+        values = dict(zip(good, client.gather(good), strict=True))
+    except Exception:  # a worker died with its values: each task is asked on its own
+        values = {}
+    return [
+        Outcome(block, value=values[future]) if future in values else _outcome(block, future)
+        for block, future in ended
+    ]
 
 
 def run_together[B, T](

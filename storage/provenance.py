@@ -138,7 +138,9 @@ def _imports(source: bytes) -> set[str]:
     return found
 
 
+@cache
 def _version(distribution: str) -> str:
+    """Return an installed version; its metadata takes 2 ms to read, and every unit's key asks."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

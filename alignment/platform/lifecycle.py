@@ -133,8 +133,14 @@ def up(
     """
     home = Home(config.home)
     home.create()
-    with _locked(home.up_lock):
-        supervisor, is_fresh = _ensure_supervisor(home, config)
+    try:
+        with _locked(home.up_lock):
+            supervisor, is_fresh = _ensure_supervisor(home, config)
+    except OSError as error:
+        raise PlatformError(
+            f"cannot write below {home.folder}: {error.strerror}; free space there, or set "
+            "PETALIGN_HOME to a folder on another disk"
+        ) from error
     try:
         _wait_ready(home, supervisor, progress, timeout_s=timeout_s)
     except BaseException:

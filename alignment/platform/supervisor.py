@@ -62,6 +62,7 @@ class Supervisor:
         self._stopping = False
         self._retry = False
         self._log_check_due = 0.0
+        self._is_unwritten = False
 
     def stop(self, *_: int | FrameType | None) -> None:
         """Let `run` end the services and return; also the handler of SIGTERM and SIGINT."""
@@ -93,7 +94,7 @@ class Supervisor:
         self._step_preparation()
         for watched in self._watched:
             self._step_service(watched)
-        if self._states() != before or not self._home.state.exists():
+        if self._states() != before or self._is_unwritten or not self._home.state.exists():
             self._write()
         if time.monotonic() >= self._log_check_due:
             self._log_check_due = time.monotonic() + LOG_CHECK_S
@@ -163,8 +164,16 @@ class Supervisor:
         state = PlatformState(
             config=self._config, supervisor=identify(os.getpid()), services=self._states()
         )
-        with suppress(FileNotFoundError):  # the home was deleted: `run` ends at its next look
+        try:
             write_private(self._home.state, state.model_dump_json(indent=1))
+        except FileNotFoundError:
+            return  # the home was deleted: `run` ends at its next look
+        except OSError as error:  # a full disk: the services need their supervisor all the more
+            if not self._is_unwritten:
+                _log.warning("cannot write %s, trying on: %s", self._home.state, error)
+            self._is_unwritten = True
+        else:
+            self._is_unwritten = False
 
 
 def _cut_logs(home: Home) -> None:

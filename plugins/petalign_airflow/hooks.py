@@ -28,8 +28,13 @@ PRIORITY = 100
 class Driver(NamedTuple):
     """What the cluster knows about a driver that was started."""
 
-    status: Literal["unknown", "waiting", "running", "finished", "failed"]
+    status: Literal["unknown", "waiting", "running", "finished", "failed", "gone"]
     words: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the cluster itself says that nobody works on it any more."""
+        return self.status in ("finished", "failed", "gone")
 
 
 class DaskHook(BaseHook):
@@ -188,7 +193,7 @@ class DaskHook(BaseHook):
             with self.get_conn() as client, client.as_current():
                 return _status(client, client.get_dataset(name))
         except KeyError:
-            return Driver("unknown", "the scheduler does not know it: it was restarted since")
+            return Driver("gone", "the scheduler does not know it: it was restarted since")
         except (AirflowException, OSError) as error:
             return Driver("unknown", str(error))
 

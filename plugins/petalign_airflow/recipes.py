@@ -20,8 +20,9 @@ from alignment.errors import ConfigError
 from petalign_airflow.drivers import driver_name
 from petalign_airflow.hooks import DaskHook
 from petalign_airflow.links import DashboardLink
-from petalign_airflow.operators import FINAL_ERRORS, FINAL_KINDS, LINGER_POLL_S
+from petalign_airflow.operators import LINGER_POLL_S
 from petalign_airflow.params import URI_PATTERN
+from petalign_airflow.retries import FINAL_ERRORS, FINAL_KINDS
 from petalign_airflow.triggers import StageTrigger
 from storage import ledger, store
 from storage.errors import StorageError

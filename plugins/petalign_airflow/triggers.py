@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 
 from petalign_airflow.drivers import driver_name, read_driver, stop_driver
 from petalign_airflow.hooks import DaskHook
@@ -17,14 +18,17 @@ from storage import ledger
 from storage.errors import StorageError
 
 LOG_EVERY_S = 60.0
+DOUBT_S = 15.0
+"""After so long without a heartbeat, which comes every 2 s, the cluster is asked."""
 
 
 class StageTrigger(BaseTrigger):
     """Fires once: when a stage is done, has failed, its driver stopped reporting, or has advanced.
 
-    It looks at the ledger alone, which outlives Airflow and Dask. A driver is silent when its
-    heartbeat has not changed for `silent_after_s` of this process' own clock, so clocks need not
-    agree; a ledger that cannot be read for a while is no news, too.
+    It looks at the ledger, which outlives Airflow and Dask. A driver is silent when its heartbeat
+    has not changed for `silent_after_s` of this process' own clock, so clocks need not agree; a
+    ledger that cannot be read for a while is no news, too. A cluster that was restarted says at
+    once that it has no such driver: then there is nothing to be patient with.
 
     :param run_uri: the run folder
     :param state: under which the ledger knows what is driven: a stage, or a slab of one
@@ -86,9 +90,21 @@ class StageTrigger(BaseTrigger):
                         logged_at = now
                         self.log.info("%s", words_of(asdict(state)))
                     heard, heard_at = state, now
-            if now - heard_at > self.silent_after_s:
+            silence_s = now - heard_at
+            if silence_s > self.silent_after_s or (silence_s > DOUBT_S and await self._is_over()):
                 yield TriggerEvent(asdict(heard) | {"status": "silent"})
                 return
+
+    async def _is_over(self) -> bool:
+        """Return whether the cluster says that the driver is gone; its silence says nothing."""
+        hook = DaskHook(self.dask_conn_id, self.address)
+        name = driver_name(self.run_uri, self.state)
+        try:
+            driver = await sync_to_async(hook.look_up, thread_sensitive=False)(name)
+        except Exception as error:  # whatever it is, patience with the driver will end
+            self.log.warning("cannot ask Dask for driver %s: %s", name, error)
+            return False
+        return driver.is_over
 
     async def on_kill(self) -> None:
         """Stop the driver when a user marks its task as failed or successful, or clears it.

@@ -26,14 +26,14 @@ _SLOW_PIECES, _SLOW_PAUSE_S = 20, 0.03
 class FaultProxy:
     """Stands between client and server; `install` a fault, then look at `operations`."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, port: int = 0) -> None:
         self.upstream = urlsplit(upstream)
         self.operations: list[Operation] = []
         self._fault: Fault | None = None
         self._lock = threading.Lock()
         self.closing = threading.Event()
         handler = type("Handler", (_Relay,), {"proxy": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", port), handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

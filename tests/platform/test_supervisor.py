@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -213,3 +214,23 @@ def test_the_state_file_survives_deletion(home, supervise):
     home.state.unlink()
     supervisor.step()
     assert isinstance(read_state(home), PlatformState)
+
+
+def test_a_full_disk_does_not_end_the_supervisor(home, supervise, monkeypatch):
+    supervisor = supervise(make("one"))
+    step_until(supervisor, lambda: states(home)["one"].status == "ready")
+    before = states(home)["one"].process
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor_module, "write_private", full)
+        kill(before)
+        for _ in range(30):
+            supervisor.step()
+            time.sleep(0.01)
+    assert states(home)["one"].process == before  # nothing new could be written
+    step_until(supervisor, lambda: states(home)["one"].status == "ready")
+    assert is_alive(states(home)["one"].process)
+    assert states(home)["one"].process != before

@@ -114,7 +114,7 @@ def test_a_driver_outlives_the_client_that_started_it(hook):
     assert hook.look_up("sleeper").status == "running"
     assert end_of(hook, "sleeper").status == "finished"
     hook.forget("sleeper")
-    assert hook.look_up("sleeper").status == "unknown"
+    assert hook.look_up("sleeper").status == "gone"
 
 
 def test_the_error_of_a_driver_is_kept_and_the_next_attempt_does_not_inherit_it(hook):

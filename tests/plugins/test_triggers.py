@@ -5,6 +5,8 @@ from importlib import import_module
 
 import pytest
 
+from petalign_airflow import triggers
+from petalign_airflow.hooks import DaskHook, Driver
 from petalign_airflow.triggers import StageTrigger
 from storage import ledger
 from storage.errors import UnavailableError
@@ -79,6 +81,18 @@ def test_a_driver_without_a_new_heartbeat_is_silent_whatever_its_clock_says(run_
     ledger.write_state(run_uri, state)
     event = first_event(trigger(run_uri, silent_after_s=0.2))
     assert StageState(**event) == replace(state, status="silent")
+
+
+@pytest.mark.parametrize(
+    ("status", "fires"), [("gone", True), ("failed", True), ("waiting", False), ("unknown", False)]
+)
+def test_a_cluster_that_has_no_such_driver_ends_the_patience(run_uri, monkeypatch, status, fires):
+    monkeypatch.setattr(triggers, "DOUBT_S", 0.1)
+    monkeypatch.setattr(DaskHook, "look_up", lambda _, name: Driver(status, "says Dask"))
+    ledger.write_state(run_uri, StageState("match", "running", heartbeat=1.0))
+    began = time.monotonic()
+    assert first_event(trigger(run_uri, silent_after_s=2.0))["status"] == "silent"
+    assert (time.monotonic() - began < 2.0) is fires
 
 
 def test_a_ledger_that_cannot_be_read_for_a_while_fails_nothing(run_uri, monkeypatch):
