@@ -62,11 +62,12 @@ def run_blocks[B, T](
     """
     todo = iter(blocks)
     running: dict[Any, B] = {}
+    needs = dict(resources) if resources else None
 
     def submit(n: int) -> list[Any]:
         # Together: each call of the scheduler costs as much as several of its tasks.
         taken = list(islice(todo, n))
-        futures = client.map(work, taken, pure=False, resources=resources) if taken else []
+        futures = client.map(work, taken, pure=False, resources=needs) if taken else []
         running.update(zip(futures, taken, strict=True))
         return futures
 

@@ -188,6 +188,8 @@ class RunBatchOperator(BaseOperator):
 
     def resume(self, context: Context, event: dict[str, Any]) -> int:
         """Return the number of finished tasks, or fail in the batch's own words."""
+        if event["status"] == "running":  # it has advanced
+            self._watch()
         hook, name = DaskHook(self.dask_conn_id), driver_name(self.recipe, self.batch)
         if event["status"] == "silent":
             driver = hook.look_up(name)
