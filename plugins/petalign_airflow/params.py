@@ -34,11 +34,14 @@ def run_params() -> dict[str, Param]:
     schema = PipelineConfig.model_json_schema()
     defaults = PipelineConfig().model_dump(mode="json")
     for stage, values in defaults.items():
-        settings = _inlined(schema["properties"][stage], schema["$defs"])["properties"]
+        part = _inlined(schema["properties"][stage], schema["$defs"])
+        settings = part["properties"]
+        about = part["description"].partition(".")[0].partition("\n")[0]
         for setting, default in values.items():
             rules = _form_rules(settings[setting])
             description = rules.pop("description", None)
-            params[f"{stage}.{setting}"] = Param(default, description, section=stage, **rules)
+            section = f"{stage}: {about[0].lower()}{about[1:]}"
+            params[f"{stage}.{setting}"] = Param(default, description, section=section, **rules)
     return params
 
 
