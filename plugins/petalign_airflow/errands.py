@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from airflow.triggers.base import TriggerEvent
+from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from petalign_airflow.drivers import driver_name
 from petalign_airflow.hooks import DaskHook
 from petalign_airflow.links import DashboardLink
 from petalign_airflow.operators import FINAL_KINDS, LINGER_POLL_S
 from petalign_airflow.orders import VARIABLE, read_order
-from petalign_airflow.triggers import StageTrigger
 from storage import ledger
 from storage.errors import MissingError, StorageError
 from storage.store import join, read_json
@@ -228,22 +227,41 @@ class IngestOperator(ErrandOperator):
                 self.log.info("%s section: %s", kind, name)
 
 
-class ErrandTrigger(StageTrigger):
-    """Fires once when an errand has ended or went silent; tells its progress in the task's log."""
+class ErrandTrigger(BaseTrigger):
+    """Fires once when an errand has ended or went silent; tells its progress in the task's log.
+
+    :param place: the folder whose ledger holds the errand's state
+    :param errand: name of the state
+    :param poll_s: time before the first look, and between two
+    :param silent_after_s: patience with a driver that does not report
+    :param dask_conn_id: the cluster of the driver, should a user stop it
+    """
+
+    def __init__(
+        self, place: str, errand: str, poll_s: float, silent_after_s: float, dask_conn_id: str
+    ) -> None:
+        super().__init__()
+        self.place = place
+        self.errand = errand
+        self.poll_s = poll_s
+        self.silent_after_s = silent_after_s
+        self.dask_conn_id = dask_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that rebuild this trigger elsewhere."""
-        return "petalign_airflow.errands.ErrandTrigger", super().serialize()[1]
+        names = ("place", "errand", "poll_s", "silent_after_s", "dask_conn_id")
+        kwargs = {name: getattr(self, name) for name in names}
+        return "petalign_airflow.errands.ErrandTrigger", kwargs
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll the ledger until there is an end to report."""
-        heard, heard_at = ledger.StageState(self.stage), time.monotonic()
+        """Poll the ledger until there is an end to report; never at once, see `StageTrigger`."""
+        heard, heard_at = ledger.StageState(self.errand), time.monotonic()
         while True:
             await asyncio.sleep(self.poll_s)
             try:
-                state = await asyncio.to_thread(ledger.read_state, self.run_uri, self.stage)
+                state = await asyncio.to_thread(ledger.read_state, self.place, self.errand)
             except (StorageError, OSError) as error:
-                self.log.warning("cannot read the ledger of %s: %s", self.run_uri, error)
+                self.log.warning("cannot read the ledger of %s: %s", self.place, error)
             else:
                 if state.is_settled:
                     yield TriggerEvent(asdict(state))
@@ -251,7 +269,15 @@ class ErrandTrigger(StageTrigger):
                 if state.heartbeat != heard.heartbeat:
                     heard, heard_at = state, time.monotonic()
                     done, total = state.blocks_done, state.blocks_total
-                    self.log.info("%s: %s: %d of %d", self.stage, state.phase, done, total)
+                    self.log.info("%s: %s: %d of %d", self.errand, state.phase, done, total)
             if time.monotonic() - heard_at > self.silent_after_s:
                 yield TriggerEvent(asdict(heard) | {"status": "silent"})
                 return
+
+    async def on_kill(self) -> None:
+        """Stop the errand when a user marks its task as failed or successful, or clears it."""
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
+        ledger.stop(self.place, self.errand, "a user marked or cleared its task in Airflow")
+        DaskHook(self.dask_conn_id).forget(driver_name(self.place, self.errand))

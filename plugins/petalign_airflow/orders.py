@@ -34,17 +34,17 @@ DESCRIBED = (*PLACES, "settings")
 BY_HAND = ("manual", "operator_triggered")
 
 
-def place_params(*names: str) -> dict[str, Param]:
-    """Return parameters for places that may be left to the Variable."""
+def place_params(**defaults: str | None) -> dict[str, Param]:
+    """Return parameters for places; those without a default are left to the Variable."""
     return {
         name: Param(
-            None,
+            default,
             f"{PLACES[name]} Empty: as the Variable says.",
             type=["null", "string"],
             pattern=URI_PATTERN,
             title=name.capitalize(),
         )
-        for name in names
+        for name, default in defaults.items()
     }
 
 

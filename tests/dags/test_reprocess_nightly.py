@@ -21,7 +21,8 @@ import alignment.stages
 from alignment.errands.nightly import prepare_update
 from alignment.runs import load
 from petalign_airflow.chain import SECTIONS, STAGES
-from petalign_airflow.nightly import FindChangesOperator, PrepareUpdateOperator, nightly_dag
+from petalign_airflow.facility import nightly_dag
+from petalign_airflow.nightly import FindChangesOperator, PrepareUpdateOperator
 from storage import ledger
 from storage.ledger import StageState
 from storage.publish import Pointer, read_pointer
