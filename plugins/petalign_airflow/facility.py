@@ -13,9 +13,9 @@ from typing import Any
 from airflow.sdk import DAG, CronTriggerTimetable, Param, chain
 
 from petalign_airflow.chain import DEFAULT_ARGS, SECTIONS, stage_tasks
-from petalign_airflow.errands import IngestOperator, VerifyOperator
 from petalign_airflow.nightly import FindChangesOperator, PrepareUpdateOperator
 from petalign_airflow.orders import VARIABLE, place_params
+from petalign_airflow.upkeep import IngestOperator, VerifyOperator
 
 NIGHTLY_DOC = """Bring the published version up to date: find what changed, run only that, publish.
 
