@@ -19,7 +19,7 @@ from storage.commit.verify import verify_volume
 from storage.publish import read_pointer, versions
 from storage.store import replace_bytes
 
-pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 DAG_ID = "three_nights"
 DAG_FILE = """
