@@ -5,6 +5,6 @@ facility with several volumes writes one such line for each into a DAG file of i
 docs/nightly.md.
 """
 
-from petalign_airflow.nightly import nightly_dag
+from petalign_airflow.facility import nightly_dag
 
 dag = nightly_dag("reprocess_nightly")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from alignment.blockwise import Client, run_blocks
-from alignment.config import VolumeConfig
+from alignment.config import parse_config
 from alignment.errands.arrivals import Arrival, Delivery, check_pixels, image_of, look_at
 from alignment.errands.drive import Finding
 from alignment.errands.progress import Progress
@@ -110,7 +110,7 @@ def _each[T](
 
 def _create(volume: str, delivery: Delivery, resolution_nm: Any) -> None:
     """Make a volume with room for one section, which has no name yet."""
-    layout = VolumeConfig()
+    layout = parse_config({"volume": {"resolution_nm": resolution_nm}}).volume
     shape = (1, *delivery.shape)
     if read_listing(volume) is None:
         write_listing(volume, Listing((), ()))
@@ -119,7 +119,7 @@ def _create(volume: str, delivery: Delivery, resolution_nm: Any) -> None:
         shape=shape,
         chunk=(1, layout.section_chunk_px, layout.section_chunk_px),
         shard=(1, layout.section_shard_px, layout.section_shard_px),
-        resolution_nm=tuple(resolution_nm or DEFAULT_RESOLUTION_NM),
+        resolution_nm=layout.resolution_nm or DEFAULT_RESOLUTION_NM,
         mips=pyramid_levels(shape),
         name=volume.rpartition("/")[2],
     )

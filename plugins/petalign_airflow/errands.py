@@ -1,4 +1,4 @@
-"""Airflow tasks for long errands on the cluster that are no stage of a run: ingest and verify."""
+"""Airflow tasks for long errands on the cluster that are no stage of a run, and their trigger."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from airflow.triggers.base import TriggerEvent
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from petalign_airflow.drivers import driver_name
 from petalign_airflow.hooks import DaskHook
@@ -18,7 +18,6 @@ from petalign_airflow.links import DashboardLink
 from petalign_airflow.operators import LINGER_POLL_S
 from petalign_airflow.orders import VARIABLE, read_order
 from petalign_airflow.retries import FINAL_KINDS
-from petalign_airflow.triggers import StageTrigger
 from storage import ledger
 from storage.errors import MissingError, StorageError
 from storage.store import join, read_json
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 DRIVER = "alignment.errands.drive:run"
 FOLDER = "errands"
 """Below the volume that an errand is about; as `alignment.errands.drive` has it."""
-
-LINES = 1_000
-"""Findings that the log shows; the result, whose URI it names, has all."""
 
 
 class ErrandOperator(BaseOperator):
@@ -152,99 +148,41 @@ class ErrandOperator(BaseOperator):
         )
 
 
-class VerifyOperator(ErrandOperator):
-    """Check a volume against its records; red if something is damaged and was not mended."""
+class ErrandTrigger(BaseTrigger):
+    """Fires once when an errand has ended or went silent; tells its progress in the task's log.
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            errand="verify",
-            about="volume",
-            places=("volume",),
-            settings=("full", "every_run", "repair"),
-            **kwargs,
-        )
+    :param place: the folder whose ledger holds the errand's state
+    :param errand: name of the state
+    :param poll_s: time before the first look, and between two
+    :param silent_after_s: patience with a driver that does not report
+    :param dask_conn_id: the cluster of the driver, should a user stop it
+    """
 
-    def finish(self, context: Context, found: dict[str, Any]) -> Any:
-        """Return counts; the log has the rest."""
-        self.tell(found)
-        checked, mended = found["checked"], found["mended"] or {"units": []}
-        return {
-            "objects": checked["objects"],
-            "bytes": checked["bytes"],
-            "damaged": len(checked["problems"]),
-            "mended_units": len(mended["units"]),
-        }
-
-    def tell(self, found: dict[str, Any]) -> None:
-        """List the damaged objects, and what became of them."""
-        for phase in ("checked", "after"):
-            report = found.get(phase)
-            if report:
-                how = "read and hashed" if report["full"] else "listed"
-                self.log.info(
-                    "%s: %d runs, %d objects, %.3f GB %s, %d damaged",
-                    phase,
-                    len(report["runs"]),
-                    report["objects"],
-                    report["bytes"] / 1e9,
-                    how,
-                    len(report["problems"]),
-                )
-                for problem in report["problems"][:LINES]:
-                    self.log.warning("damaged: %s", problem)
-        for unit in (found.get("mended") or {}).get("units", [])[:LINES]:
-            self.log.info("computed again: %s", unit)
-        for fault in (found.get("mended") or {}).get("failed", [])[:LINES]:
-            self.log.error("not mended: %s", fault)
-
-
-class IngestOperator(ErrandOperator):
-    """Bring section images into a source volume; skipped, with all behind it, if none are new."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            errand="ingest",
-            about="source",
-            places=("incoming", "source"),
-            settings=("pad", "resolution_nm"),
-            **kwargs,
-        )
-
-    def finish(self, context: Context, found: dict[str, Any]) -> Any:
-        """Return counts and give them to the asset, so that what follows on it knows."""
-        self.tell(found)
-        counts = {kind: len(found[kind]) for kind in ("new", "replaced")}
-        if not any(counts.values()):
-            raise AirflowSkipException(f"no new images; {found['unchanged']} are known already")
-        for asset in self.outlets:
-            context["outlet_events"][asset].extra = {**counts, "sections": found["sections"]}
-        return {**counts, "unchanged": found["unchanged"], "sections": found["sections"]}
-
-    def tell(self, found: dict[str, Any]) -> None:
-        """List what was brought in, or everything that is wrong with it."""
-        for fault in found.get("faults", [])[:LINES]:
-            self.log.error("refused: %s", fault)
-        for kind in ("new", "replaced"):
-            for name in found.get(kind, [])[:LINES]:
-                self.log.info("%s section: %s", kind, name)
-
-
-class ErrandTrigger(StageTrigger):
-    """Fires once when an errand has ended or went silent; tells its progress in the task's log."""
+    def __init__(
+        self, place: str, errand: str, poll_s: float, silent_after_s: float, dask_conn_id: str
+    ) -> None:
+        super().__init__()
+        self.place = place
+        self.errand = errand
+        self.poll_s = poll_s
+        self.silent_after_s = silent_after_s
+        self.dask_conn_id = dask_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that rebuild this trigger elsewhere."""
-        return "petalign_airflow.errands.ErrandTrigger", super().serialize()[1]
+        names = ("place", "errand", "poll_s", "silent_after_s", "dask_conn_id")
+        kwargs = {name: getattr(self, name) for name in names}
+        return "petalign_airflow.errands.ErrandTrigger", kwargs
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll the ledger until there is an end to report."""
-        heard, heard_at = ledger.StageState(self.state), time.monotonic()
+        """Poll the ledger until there is an end to report; never at once, see `StageTrigger`."""
+        heard, heard_at = ledger.StageState(self.errand), time.monotonic()
         while True:
             await asyncio.sleep(self.poll_s)
             try:
-                state = await asyncio.to_thread(ledger.read_state, self.run_uri, self.state)
+                state = await asyncio.to_thread(ledger.read_state, self.place, self.errand)
             except (StorageError, OSError) as error:
-                self.log.warning("cannot read the ledger of %s: %s", self.run_uri, error)
+                self.log.warning("cannot read the ledger of %s: %s", self.place, error)
             else:
                 if state.is_settled:
                     yield TriggerEvent(asdict(state))
@@ -252,7 +190,15 @@ class ErrandTrigger(StageTrigger):
                 if state.heartbeat != heard.heartbeat:
                     heard, heard_at = state, time.monotonic()
                     done, total = state.blocks_done, state.blocks_total
-                    self.log.info("%s: %s: %d of %d", self.state, state.phase, done, total)
+                    self.log.info("%s: %s: %d of %d", self.errand, state.phase, done, total)
             if time.monotonic() - heard_at > self.silent_after_s:
                 yield TriggerEvent(asdict(heard) | {"status": "silent"})
                 return
+
+    async def on_kill(self) -> None:
+        """Stop the errand when a user marks its task as failed or successful, or clears it."""
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
+        ledger.stop(self.place, self.errand, "a user marked or cleared its task in Airflow")
+        DaskHook(self.dask_conn_id).forget(driver_name(self.place, self.errand))

@@ -1,29 +1,22 @@
-"""The DAG that brings a volume up to date: look what changed, run that, publish, or do nothing."""
+"""Airflow tasks: look what changed since the published version, and prepare its update."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.utils.skipmixin import SkipMixin
-from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable, Param, chain
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from petalign_airflow.chain import stage_tasks
 from petalign_airflow.hooks import DaskHook
 from petalign_airflow.links import DashboardLink
 from petalign_airflow.operators import check_uris, told_slabs
-from petalign_airflow.orders import VARIABLE, place_params, read_order
+from petalign_airflow.orders import VARIABLE, read_order
 from petalign_airflow.params import nested
-from petalign_airflow.retries import FINAL_ERRORS, task_defaults
+from petalign_airflow.retries import FINAL_ERRORS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-DOC = """Bring the published version up to date: find what changed, run only that, publish.
-
-Nothing new, nothing done: the tasks behind `look` are skipped, and there is no new version.
-"""
 
 LOOK_TIMEOUT_S = 3600.0
 """Listing a large source takes a while: a request for every 1,000 objects."""
@@ -126,55 +119,6 @@ class PrepareUpdateOperator(BaseOperator):
             return told_slabs(context, run_uri)
         except FINAL_ERRORS as error:
             raise AirflowFailException(str(error)) from error
-
-
-def nightly_dag(
-    dag_id: str,
-    *,
-    schedule: Any = "0 2 * * *",
-    variable: str = VARIABLE,
-    source: str | None = None,
-    volume: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> DAG:
-    """Return a DAG that keeps one volume up to date.
-
-    :param schedule: a cron expression in UTC, or anything that a DAG can be scheduled by
-    :param variable: the Airflow Variable with source, volume and settings, read by its first task
-    :param source, volume, settings: defaults of the parameters, for a DAG that needs no Variable
-    """
-    if isinstance(schedule, str):
-        schedule = CronTriggerTimetable(schedule, timezone="UTC", run_immediately=False)
-    params = place_params("source", "volume")
-    params["source"].value, params["volume"].value = source, volume
-    params["settings"] = Param(
-        dict(settings or {}),
-        "Settings that shall differ from those of the published version, by name, such as "
-        '{"match.neighbours": 3}.',
-        type=["object", "null"],
-        title="Settings",
-    )
-    params["code"] = Param(
-        False,
-        "Also when nothing but the program changed since: then all of it is computed again.",
-        type="boolean",
-        title="For new code",
-    )
-    with DAG(
-        dag_id,
-        schedule=schedule,
-        catchup=False,
-        max_active_runs=1,
-        params=params,
-        default_args=task_defaults(),
-        tags=["petalign"],
-        doc_md=DOC,
-    ) as dag:
-        look = FindChangesOperator(task_id="look", variable=variable)
-        prepare = PrepareUpdateOperator(task_id="prepare", order=look.output)
-        chain(look, prepare)
-        stage_tasks(prepare)
-    return dag
 
 
 def _summary(found: dict[str, Any]) -> dict[str, Any]:

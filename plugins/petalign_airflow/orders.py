@@ -34,17 +34,17 @@ DESCRIBED = (*PLACES, "settings")
 BY_HAND = ("manual", "operator_triggered")
 
 
-def place_params(*names: str) -> dict[str, Param]:
-    """Return parameters for places that may be left to the Variable."""
+def place_params(**defaults: str | None) -> dict[str, Param]:
+    """Return parameters for places; those without a default are left to the Variable."""
     return {
         name: Param(
-            None,
+            default,
             f"{PLACES[name]} Empty: as the Variable says.",
             type=["null", "string"],
             pattern=URI_PATTERN,
             title=name.capitalize(),
         )
-        for name in names
+        for name, default in defaults.items()
     }
 
 
@@ -62,8 +62,7 @@ def read_order(
     params = dict(context["params"])
     _refuse_unknown(params, (*places, *known), "parameter")
     described = _described(variable)
-    order = {**params, "settings": {**(described.get("settings") or {})}}
-    order["settings"] |= params.get("settings") or {}
+    order = {**params, "settings": _settings(described, variable) | _settings(params, "conf")}
     for place in places:
         order[place] = params.get(place) or described.get(place)
     missing = [place for place in places if not order[place]]
@@ -82,6 +81,21 @@ def read_order(
     return order
 
 
+def _settings(given: Mapping[str, Any], whose: str) -> dict[str, Any]:
+    """Return settings by flat names; that these are settings is for the configuration to say."""
+    settings = given.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise AirflowFailException(
+            f"settings must be an object such as {{'match.neighbours': 3}}; {whose} has "
+            f"{settings!r:.80}"
+        )
+    if places := [name for name in settings if name in PLACES]:
+        raise AirflowFailException(
+            f"{', '.join(places)}: a place, not a setting; give it beside them"
+        )
+    return settings
+
+
 def _described(variable: str) -> dict[str, Any]:
     """Return what the Variable says; nothing if there is none."""
     text = Variable.get(variable, default=None)
@@ -91,10 +105,10 @@ def _described(variable: str) -> dict[str, Any]:
         value = json.loads(text) if isinstance(text, str) else text
     except ValueError as error:
         raise AirflowFailException(f"Airflow Variable {variable!r} is not JSON: {error}") from None
-    if not isinstance(value, dict) or not isinstance(value.get("settings") or {}, dict):
+    if not isinstance(value, dict):
         raise AirflowFailException(
-            f"Airflow Variable {variable!r} must be a JSON object with {', '.join(DESCRIBED)}, its "
-            f"settings one as well; got {text!r:.200}"
+            f"Airflow Variable {variable!r} must be a JSON object with some of "
+            f"{', '.join(DESCRIBED)}; got {text!r:.200}"
         )
     _refuse_unknown(value, DESCRIBED, f"key of Airflow Variable {variable!r}")
     return value

@@ -1,6 +1,7 @@
 """Nights as Airflow runs them, on a real source and pointer; only the stages are stand-ins."""
 
 import json
+import re
 import time
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import numpy as np
 import pendulum
 import pytest
 import tifffile
-from airflow.sdk import DAG
+from airflow.sdk import DAG, AssetOrTimeSchedule
 from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowSkipException,
@@ -20,8 +21,8 @@ import alignment.runs
 import alignment.stages
 from alignment.errands.nightly import prepare_update
 from alignment.runs import load
-from petalign_airflow.chain import SECTIONS, STAGES
-from petalign_airflow.nightly import FindChangesOperator, PrepareUpdateOperator, nightly_dag
+from petalign_airflow.chain import STAGES
+from petalign_airflow.nightly import FindChangesOperator, PrepareUpdateOperator
 from storage import ledger
 from storage.ledger import StageState
 from storage.publish import Pointer, read_pointer
@@ -103,15 +104,18 @@ def test_the_schedule_is_nightly_without_catching_up(dag):
     assert [task.task_id for task in dag.topological_sort()] == ["look", "prepare", *STAGES]
 
 
-def test_it_can_follow_upon_new_sections_too(airflow_database):
-    from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable
-
-    both = AssetOrTimeSchedule(
-        timetable=CronTriggerTimetable("0 2 * * *", timezone="UTC"), assets=[SECTIONS]
-    )
-    assert nightly_dag("cortex", schedule=both, source="s3://em/raw").params["source"] == (
-        "s3://em/raw"
-    )
+def test_the_dag_files_of_the_documentation_can_be_parsed(airflow_database):
+    page = (ROOT / "docs" / "nightly.md").read_text(encoding="utf-8")
+    found = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        names: dict[str, object] = {}
+        exec(code, names)
+        found |= {dag.dag_id: dag for dag in names.values() if isinstance(dag, DAG)}
+    assert len(found) == 5
+    assert found["cortex_nightly"].schedule.expression == "30 1 * * *"
+    assert found["cortex_nightly"].get_task("look").variable == "cortex"
+    assert found["retina_nightly"].params["source"] == "s3://em/retina.zarr"
+    assert isinstance(found["on_arrival"].schedule, AssetOrTimeSchedule)
 
 
 def test_only_nights_with_news_make_a_version(dag, facility, stages, first):
@@ -221,7 +225,8 @@ def test_a_facility_that_set_nothing_sees_the_schedule_pass_by(facility, monkeyp
     [
         ("s3://em/raw", "is not JSON"),
         ("[1, 2]", "must be a JSON object"),
-        ('{"settings": [1]}', "its settings one as well"),
+        ('{"settings": [1]}', r"settings must be an object .*; petalign_nightly has \[1\]"),
+        ('{"settings": {"volume": "s3://em/out"}}', "volume: a place, not a setting"),
         ('{"sauce": "s3://em/raw"}', r"no such key of .*'sauce' \(did you mean 'source'"),
         ('{"source": "file:///etc", "volume": "file:///etc"}', "'file:///etc' is refused"),
     ],
@@ -230,3 +235,9 @@ def test_a_variable_that_says_nonsense_is_refused_in_words(facility, monkeypatch
     monkeypatch.setenv("AIRFLOW_VAR_PETALIGN_NIGHTLY", text)
     with pytest.raises(AirflowFailException, match=message):
         look({})
+
+
+@pytest.mark.parametrize("settings", ["match.neighbours", [1], {"source": "file:///etc"}])
+def test_settings_that_are_none_are_refused(facility, settings):
+    with pytest.raises(AirflowFailException, match=r"must be an object|not a setting"):
+        look({"settings": settings})

@@ -19,11 +19,11 @@ from storage.commit.verify import verify_volume
 from storage.publish import read_pointer, versions
 from storage.store import replace_bytes
 
-pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 DAG_ID = "three_nights"
 DAG_FILE = """
-from petalign_airflow.nightly import nightly_dag
+from petalign_airflow.facility import nightly_dag
 
 dag = nightly_dag(
     {dag_id!r},
@@ -79,11 +79,11 @@ class Nights:
     def __init__(self, airflow) -> None:
         self._airflow = airflow
 
-    def all(self) -> dict[str, dict[str, str]]:
-        """Return the states of the tasks of every scheduled run that is over, oldest first."""
+    def all(self, kind: str = "scheduled") -> dict[str, dict[str, str]]:
+        """Return the states of the tasks of every run of a kind that is over, oldest first."""
         path = f"/api/v2/dags/{DAG_ID}/dagRuns"
         answer = self._airflow._call("GET", path, params={"order_by": "run_after", "limit": 100})
-        runs = [run for run in answer["dag_runs"] if run["run_type"] == "scheduled"]
+        runs = [run for run in answer["dag_runs"] if run["run_type"] == kind]
         assert [run for run in runs if run["state"] == "failed"] == []
         return {
             run["dag_run_id"]: {
@@ -101,6 +101,24 @@ class Nights:
             assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
             time.sleep(2)
         return found
+
+    def backfill(self, minutes: int) -> list[dict[str, str]]:
+        """Run some nights of last year, two at a time; return the states of their tasks."""
+        request = {
+            "dag_id": DAG_ID,
+            "from_date": "2025-01-01T00:00:00Z",
+            "to_date": f"2025-01-01T00:0{minutes - 1}:00Z",
+            "run_backwards": False,
+            "dag_run_conf": {},
+            "reprocess_behavior": "none",
+            "max_active_runs": 2,
+        }
+        self._airflow._call("POST", "/api/v2/backfills", json=request)
+        deadline = time.monotonic() + 300
+        while len(done := self.all("backfill")) < minutes:
+            assert time.monotonic() < deadline, f"{len(done)} of {minutes} old nights are over"
+            time.sleep(2)
+        return list(done.values())
 
     def wait_for_an_idle_one(self) -> None:
         """Wait until a night that began from now on is over and did nothing."""
@@ -145,8 +163,10 @@ def test_three_nights(platform, bucket, images):
             took[f"version {epoch}"] = f"{time.monotonic() - began:.0f} s"
             nights.wait_for_an_idle_one()
         every = list(nights.all().values())
+        old = nights.backfill(minutes=3)
         file.unlink()
         checked = run_dag(airflow, "verify_volume", {"volume": volume}, "verify")
+    assert (len(old), all(map(is_idle, old))) == (3, True), "a backfill finds nothing to do"
     assert checked["damaged"] == 0
     assert checked["objects"] == verify_volume(volume, full=True).objects > 300
     assert [set(s.values()) == {"success"} for s in every if not is_idle(s)] == [True, True]

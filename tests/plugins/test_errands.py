@@ -15,12 +15,8 @@ from airflow.sdk.exceptions import (
 )
 
 import alignment.errands.drive
-from petalign_airflow.errands import (
-    ErrandOperator,
-    ErrandTrigger,
-    IngestOperator,
-    VerifyOperator,
-)
+from petalign_airflow.errands import ErrandOperator, ErrandTrigger
+from petalign_airflow.upkeep import IngestOperator, VerifyOperator
 from storage import ledger
 from storage.ledger import StageState
 from storage.store import replace_json

@@ -13,7 +13,7 @@ from alignment.errands import sections as errand
 from alignment.errands.arrivals import look_at
 from alignment.errands.drive import Finding
 from alignment.errands.progress import Progress
-from alignment.errors import DataError
+from alignment.errors import ConfigError, DataError
 from alignment.pyramid import downsample
 from storage.growing import read_listing
 from storage.sections import open_source, read_section
@@ -190,6 +190,14 @@ def test_a_driver_that_dies_is_made_up_for_by_the_next(tmp_path, ingest, monkeyp
     ingest()
     np.testing.assert_array_equal(stack(tmp_path)[1], [image(0), image(11), image(2)])
     assert read_listing((tmp_path / "raw.zarr").as_uri()).names == ("z0", "z1", "z2")
+
+
+@pytest.mark.parametrize("resolution", [[40, 4], [40, -4, 4], "fine", [1e9, 4, "x"]])
+def test_a_voxel_size_that_is_none_is_refused(tmp_path, ingest, resolution):
+    drop(tmp_path, "a.tif", image(1))
+    with pytest.raises(ConfigError, match=r"volume\.resolution_nm"):
+        ingest(resolution_nm=resolution)
+    assert list_names((tmp_path / "raw.zarr").as_uri()) == []
 
 
 def test_a_folder_below_the_volume_is_refused(tmp_path, ingest):
