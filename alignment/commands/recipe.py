@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from alignment.errors import ConfigError, StageFailed
 from alignment.platform.config import platform_config
-from alignment.platform.errors import PlatformError
+from alignment.platform.errors import PlatformError, RequestRefused
 from alignment.platform.lifecycle import PlatformInfo, info
 from alignment.recipes.frozen import Frozen, freeze, load, plan
 from alignment.recipes.states import RecipeState, find, go_on, look
 from storage.ledger import StageState
-from storage.store import join, normalise_uri, replace_json
+from storage.store import join, normalise_uri, read_json, replace_json
 
 DAG_ID = "recipe"
 FOLDER = "recipes"
@@ -108,11 +109,26 @@ def trigger(frozen: Frozen) -> str:
     """
     platform = _platform()
     with platform.airflow() as airflow:
-        airflow.wait_for_dag(DAG_ID)
-        run_id = airflow.trigger(DAG_ID, {"recipe": frozen.uri})
+        _patiently(lambda: airflow.wait_for_dag(DAG_ID))
+        # Should an answer be lost, two DAG runs share the recipe's batches.
+        run_id = _patiently(lambda: airflow.trigger(DAG_ID, {"recipe": frozen.uri}))
         url = airflow.run_url(DAG_ID, run_id)
     replace_json(join(frozen.uri, "dag_run.json"), {"run_id": run_id, "url": url})
     return url
+
+
+def _patiently[T](call: Callable[[], T]) -> T:
+    """Return what a request to Airflow returns, though it may be silent for a while."""
+    begun = time.monotonic()
+    while True:
+        try:
+            return call()
+        except RequestRefused:
+            raise
+        except PlatformError:
+            if time.monotonic() - begun > GRACE_S:
+                raise
+            time.sleep(POLL_S)
 
 
 def _platform() -> PlatformInfo:
@@ -133,8 +149,6 @@ def follow(frozen: Frozen, *, tell: Tell) -> RecipeState:
     StageFailed
         If tasks failed, or it was stopped.
     """
-    from storage.store import read_json
-
     run_id = read_json(join(frozen.uri, "dag_run.json"))["run_id"]
     heard = time.monotonic()
     with _platform().airflow() as airflow:
@@ -183,6 +197,4 @@ def find_recipe(store: str | None, key: str) -> Frozen:
 
 def as_json(state: RecipeState) -> dict[str, Any]:
     """Return a state as plain values."""
-    from dataclasses import asdict
-
     return {**asdict(state), "done": state.done, "total": state.total}
