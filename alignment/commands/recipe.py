@@ -72,31 +72,19 @@ def run_here(
         If tasks failed; all that does not depend on them is done.
     """
     from alignment.blockwise import local_client
-    from alignment.recipes.driver import run_batch
+    from alignment.recipes.local import run_recipe
 
     planned = plan(frozen.uri)
     if refused := [p for p in planned["programs"] if p not in ("python", "petalign", *programs)]:
         raise ConfigError(
             f"the program {refused[0]!r} is not allowed; allow it with --program NAME=/path"
         )
-    failed: dict[str, str] = {}
     with local_client(workers or os.cpu_count() or 1) as client:
-        for batch in planned["batches"]:
-            name = batch["batch"].rpartition(".")[0]
-            if lacking := [n for n in frozen.experiment(name).depends_on if n in failed]:
-                failed.setdefault(name, f"{name} was not begun: {lacking[0]} failed")
-                continue
-            show = _teller(batch["title"], tell)
-            try:
-                run_batch(frozen.uri, batch["batch"], client, programs=programs, tell=show)
-            except StageFailed as error:
-                failed[name] = str(error)
-    if failed:
-        raise StageFailed("; ".join(failed.values()))
+        run_recipe(frozen, client, programs=programs, tell=_teller(tell))
 
 
-def _teller(title: str, tell: Tell) -> Callable[[StageState], None]:
-    return lambda state: tell(title, state.blocks_done, state.blocks_total)
+def _teller(tell: Tell) -> Callable[[str, StageState], None]:
+    return lambda title, state: tell(title, state.blocks_done, state.blocks_total)
 
 
 def trigger(frozen: Frozen) -> str:
