@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from alignment.errors import ConfigError, StageFailed
 from alignment.platform.config import platform_config
-from alignment.platform.errors import PlatformError
+from alignment.platform.errors import PlatformError, RequestRefused
 from alignment.platform.lifecycle import PlatformInfo, info
 from alignment.recipes.frozen import Frozen, freeze, load, plan
 from alignment.recipes.states import RecipeState, find, go_on, look
 from storage.ledger import StageState
-from storage.store import join, normalise_uri, replace_json
+from storage.store import join, normalise_uri, read_json, replace_json
 
 DAG_ID = "recipe"
 FOLDER = "recipes"
@@ -71,31 +72,19 @@ def run_here(
         If tasks failed; all that does not depend on them is done.
     """
     from alignment.blockwise import local_client
-    from alignment.recipes.driver import run_batch
+    from alignment.recipes.local import run_recipe
 
     planned = plan(frozen.uri)
     if refused := [p for p in planned["programs"] if p not in ("python", "petalign", *programs)]:
         raise ConfigError(
             f"the program {refused[0]!r} is not allowed; allow it with --program NAME=/path"
         )
-    failed: dict[str, str] = {}
     with local_client(workers or os.cpu_count() or 1) as client:
-        for batch in planned["batches"]:
-            name = batch["batch"].rpartition(".")[0]
-            if lacking := [n for n in frozen.experiment(name).depends_on if n in failed]:
-                failed.setdefault(name, f"{name} was not begun: {lacking[0]} failed")
-                continue
-            show = _teller(batch["title"], tell)
-            try:
-                run_batch(frozen.uri, batch["batch"], client, programs=programs, tell=show)
-            except StageFailed as error:
-                failed[name] = str(error)
-    if failed:
-        raise StageFailed("; ".join(failed.values()))
+        run_recipe(frozen, client, programs=programs, tell=_teller(tell))
 
 
-def _teller(title: str, tell: Tell) -> Callable[[StageState], None]:
-    return lambda state: tell(title, state.blocks_done, state.blocks_total)
+def _teller(tell: Tell) -> Callable[[str, StageState], None]:
+    return lambda title, state: tell(title, state.blocks_done, state.blocks_total)
 
 
 def trigger(frozen: Frozen) -> str:
@@ -108,11 +97,26 @@ def trigger(frozen: Frozen) -> str:
     """
     platform = _platform()
     with platform.airflow() as airflow:
-        airflow.wait_for_dag(DAG_ID)
-        run_id = airflow.trigger(DAG_ID, {"recipe": frozen.uri})
+        _patiently(lambda: airflow.wait_for_dag(DAG_ID))
+        # Should an answer be lost, two DAG runs share the recipe's batches.
+        run_id = _patiently(lambda: airflow.trigger(DAG_ID, {"recipe": frozen.uri}))
         url = airflow.run_url(DAG_ID, run_id)
     replace_json(join(frozen.uri, "dag_run.json"), {"run_id": run_id, "url": url})
     return url
+
+
+def _patiently[T](call: Callable[[], T]) -> T:
+    """Return what a request to Airflow returns, though it may be silent for a while."""
+    begun = time.monotonic()
+    while True:
+        try:
+            return call()
+        except RequestRefused:
+            raise
+        except PlatformError:
+            if time.monotonic() - begun > GRACE_S:
+                raise
+            time.sleep(POLL_S)
 
 
 def _platform() -> PlatformInfo:
@@ -133,8 +137,6 @@ def follow(frozen: Frozen, *, tell: Tell) -> RecipeState:
     StageFailed
         If tasks failed, or it was stopped.
     """
-    from storage.store import read_json
-
     run_id = read_json(join(frozen.uri, "dag_run.json"))["run_id"]
     heard = time.monotonic()
     with _platform().airflow() as airflow:
@@ -183,6 +185,4 @@ def find_recipe(store: str | None, key: str) -> Frozen:
 
 def as_json(state: RecipeState) -> dict[str, Any]:
     """Return a state as plain values."""
-    from dataclasses import asdict
-
     return {**asdict(state), "done": state.done, "total": state.total}

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from alignment.blockwise import Client, local_client
-from alignment.recipes.driver import run_batch
-from alignment.recipes.frozen import Frozen, freeze, load, plan
+from alignment.recipes.frozen import Frozen, freeze, load
+from alignment.recipes.local import run_recipe
 from alignment.recipes.states import look
 from storage.store import join, list_names, read_json
 from tests.pages import DOCS, write_table
 
 FOLDER = DOCS / "recipes"
-VICTIMS = {"documents": "tokenise", "training": "train", "search": "search", "inference": "infer"}
+VICTIMS = {"documents": "tokenise", "training": "train", "inference": "infer", "search": "search"}
 """The experiment of each workload in which a worker is killed."""
 PAUSE = {"training": {"pause: 0": "pause: 0.02"}}
 """A second of training would be over before a worker can be killed in it."""
@@ -57,7 +57,7 @@ def run_workload(
     name: str,
     folder: Path,
     *,
-    workers: int = 2,
+    workers: int = 4,
     kill: bool = True,
     client: Client | None = None,
     changes: Mapping[str, str] | None = None,
@@ -76,8 +76,7 @@ def run_workload(
             thread.start()
         begun = time.monotonic()
         try:
-            for batch in plan(frozen.uri)["batches"]:
-                run_batch(frozen.uri, batch["batch"], client)
+            run_recipe(frozen, client)
         finally:
             seconds = time.monotonic() - begun
             over.set()
@@ -149,8 +148,8 @@ def main() -> None:
             f"{ran.starts - ran.planned_starts} | {ran.killed} |"
         )
         print(rows[-1], flush=True)
-    if not given.names:
-        write_table("recipes.md", "workloads", "\n".join(rows))
+        if not given.names:
+            write_table("recipes.md", "workloads", "\n".join(rows))
 
 
 if __name__ == "__main__":
