@@ -57,9 +57,7 @@ def main() -> None:
 
 
 def _trial(name: str, run: Run) -> Trial:
-    plan, _ = plan_source(
-        run.source_uri, run.config, rates=shipped_rates(), prices=read_prices()
-    )
+    plan, _ = plan_source(run.source_uri, run.config, rates=shipped_rates(), prices=read_prices())
     again = replace(shipped_rates(), retried=seen(run).guess.retried)
     known, _ = plan_source(run.source_uri, run.config, rates=again, prices=read_prices())
     return Trial(name, plan, actual(run), *totals(run), known.objects)
