@@ -106,7 +106,7 @@ def _print_table(plan: Plan) -> None:
     nz, ny, nx = plan.shape
     z_nm, y_nm, x_nm = plan.resolution_nm
     out.print(f"{nz:,} sections of {ny:,} x {nx:,} px, voxel {z_nm:g} x {y_nm:g} x {x_nm:g} nm")
-    rows = [HEADINGS]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for s in plan.stages:
         numbers = [f"{n:,}" for n in (s.units, s.tasks_per_graph, s.objects, s.puts, s.gets)]
         sizes = [size(n) for n in (s.bytes_read, s.bytes_written, s.peak_bytes)]
