@@ -28,6 +28,8 @@ def test_the_report_has_what_came_beside_what_was_planned(aligned_run):
         planned, actual = stages[name]["planned"], stages[name]["actual"]
         assert actual["core_s"] > 0
         assert actual["peak_bytes"] > 50e6
-        if name != "features":  # which has none of the section that is blank
-            assert (actual["units"], actual["objects"]) == (planned["units"], planned["objects"])
+        # One section is blank, which no plan can know; it is ingested like all others.
+        off = 0 if name == "ingest" else 0.15
+        for what in ("units", "objects"):
+            assert actual[what] == pytest.approx(planned[what], rel=off)
     assert stages["qc"]["actual"]["units"] is None, "it is not finished when it writes the report"
