@@ -6,8 +6,6 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.table import Table
-
 from alignment.commands.console import out, print_json
 from alignment.commands.query import find_run
 from alignment.config import PipelineConfig
@@ -22,8 +20,9 @@ from alignment.planning.stack import Stack
 from alignment.runs import load
 from storage.grid import ZYX
 
-TABLE_WIDTH = 140
-"""Of the table, wherever it goes: figures that are cut short are none."""
+HEADINGS = (
+    "stage", "units", "tasks/graph", "objects", "PUT", "GET", "read", "written", "peak", "core-h",
+)  # fmt: skip
 
 
 def own_rates_file() -> Path:
@@ -105,20 +104,18 @@ def print_plan(plan: Plan, stack: Stack, limits: Limits, *, workers: int, as_jso
 
 def _print_table(plan: Plan) -> None:
     nz, ny, nx = plan.shape
-    table = Table(box=None, pad_edge=False)
-    headings = (
-        "stage", "units", "tasks/graph", "objects", "PUT", "GET", "read", "written", "peak",
-        "core-h",
-    )  # fmt: skip
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "stage" else "right", no_wrap=True)
-    for s in plan.stages:
-        numbers = (s.units, s.tasks_per_graph, s.objects, s.puts, s.gets)
-        sizes = (size(s.bytes_read), size(s.bytes_written), size(s.peak_bytes))
-        table.add_row(s.stage, *(f"{n:,}" for n in numbers), *sizes, hours(s.core_s))
     z_nm, y_nm, x_nm = plan.resolution_nm
     out.print(f"{nz:,} sections of {ny:,} x {nx:,} px, voxel {z_nm:g} x {y_nm:g} x {x_nm:g} nm")
-    out.print(table, width=TABLE_WIDTH)
+    rows: list[tuple[str, ...]] = [HEADINGS]
+    for s in plan.stages:
+        numbers = [f"{n:,}" for n in (s.units, s.tasks_per_graph, s.objects, s.puts, s.gets)]
+        sizes = [size(n) for n in (s.bytes_read, s.bytes_written, s.peak_bytes)]
+        rows.append((s.stage, *numbers, *sizes, hours(s.core_s)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    # A table of rich would cut figures short where the terminal is narrow.
+    for name, *cells in rows:
+        line = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        out.print("  ".join([name.ljust(widths[0]), *line]), markup=False)
 
 
 def _print_sums(plan: Plan, workers: int) -> None:

@@ -24,6 +24,8 @@ from alignment.planning.reads import read_by
 from alignment.planning.stack import Stack
 from alignment.planning.work import memory_of, work_of
 
+LEAST_SHARE = 0.1
+"""Of a stage's time that is not decoding, however much it decodes."""
 TELLING_SHARE = 0.15
 """Share of a worker's memory by which the largest units of runs must differ, to tell a factor."""
 
@@ -137,7 +139,7 @@ def fit_stage(samples: Sequence[Sample], decode_s_per_gb: float) -> StageRate:
         counts = {count.stage: count for count in count_stages(sample.stack)}
         units.append(counts[sample.stage].units)
     busy = np.array([
-        max(s.busy_s - _decoding_s(s.stage, s.stack, decode_s_per_gb), 0.1 * s.busy_s)
+        max(s.busy_s - _decoding_s(s.stage, s.stack, decode_s_per_gb), LEAST_SHARE * s.busy_s)
         for s in samples
     ])  # fmt: skip
     work = [work_of(s.stage, s.stack) for s in samples]
@@ -152,13 +154,13 @@ def fit_stage(samples: Sequence[Sample], decode_s_per_gb: float) -> StageRate:
 
 
 def _memory(samples: Sequence[Sample]) -> tuple[float, float]:
-    """Return base and factor; 1 for the factor where the runs differ too little to tell it."""
+    """Return base and factor of memory; a factor below 1 is noise of what is small."""
     allocated = np.array([memory_of(s.stage, s.stack) for s in samples])
     peaks = np.array([s.peak_bytes for s in samples], np.float64)
-    if np.ptp(allocated) < TELLING_SHARE * peaks.min():
-        return max(float((peaks - allocated).mean()), 0.0), 1.0
-    base, factor = _relative(np.array([np.ones(len(peaks)), allocated]).T, peaks)
-    return base, factor
+    factor = 1.0
+    if np.ptp(allocated) >= TELLING_SHARE * peaks.min(initial=np.inf):
+        factor = max(float(_relative(np.array([np.ones(len(peaks)), allocated]).T, peaks)[1]), 1.0)
+    return max(float((peaks - factor * allocated).mean()), 0.0), factor
 
 
 def _relative(terms: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -186,9 +188,10 @@ def calibrated(rates: Rates, taken: Iterable[Sample], told: str) -> Rates:
     stages = dict(rates.stages)
     for sample in taken:
         counts = {count.stage: count for count in count_stages(sample.stack)}
-        planned = core_s(sample.stage, sample.stack, counts[sample.stage], rates)
+        decoding = _decoding_s(sample.stage, sample.stack, rates.decode_s_per_gb)
+        planned = core_s(sample.stage, sample.stack, counts[sample.stage], rates) - decoding
         if planned > 0 and sample.busy_s > 0:
-            scale = sample.busy_s / planned
+            scale = max(sample.busy_s - decoding, LEAST_SHARE * sample.busy_s) / planned
             old = stages[sample.stage]
             stages[sample.stage] = replace(
                 old, unit_s=old.unit_s * scale, work_s=old.work_s * scale

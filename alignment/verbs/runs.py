@@ -44,7 +44,9 @@ def plan(
     ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
-    workers: Workers = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers of one core; as many as here by default.")
+    ] = None,
     prices: Annotated[
         Path | None, typer.Option(help="YAML of prices; without it, list prices as remembered.")
     ] = None,

@@ -1,0 +1,35 @@
+"""A run that is finished: what it took against the plan, and the rates it gives."""
+
+import pytest
+
+from alignment.commands.plan import calibrate
+from alignment.planning.outcome import seen, taken
+from alignment.planning.plans import plan_stages
+from alignment.planning.rates import read_rates, shipped_rates
+from alignment.runs import load
+from storage.store import join, read_json
+
+
+def test_rates_of_a_run_foretell_its_time(aligned_run, tmp_path):
+    path = calibrate(aligned_run, tmp_path / "kept" / "rates.json")
+    rates, run = read_rates(path), load(aligned_run)
+    planned = {stage.stage: stage.core_s for stage in plan_stages(seen(run), rates, {})}
+    samples = taken(run)
+    assert {"ingest", "match", "render"} <= {sample.stage for sample in samples}
+    for sample in samples:
+        assert planned[sample.stage] == pytest.approx(sample.busy_s, rel=0.02, abs=0.02)
+    assert rates.stages["match"].memory_factor == shipped_rates().stages["match"].memory_factor
+    assert load(aligned_run).key in rates.measured
+
+
+def test_the_report_has_what_came_beside_what_was_planned(aligned_run):
+    stages = {s["name"]: s for s in read_json(join(aligned_run, "qc.json"))["stages"]}
+    for name in ("ingest", "masks", "features"):
+        planned, actual = stages[name]["planned"], stages[name]["actual"]
+        assert actual["core_s"] > 0
+        assert actual["peak_bytes"] > 50e6
+        # One section is blank, which no plan can know; it is ingested like all others.
+        off = 0 if name == "ingest" else 0.15
+        for what in ("units", "objects"):
+            assert actual[what] == pytest.approx(planned[what], rel=off)
+    assert stages["qc"]["actual"]["units"] is None, "it is not finished when it writes the report"
