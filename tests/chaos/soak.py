@@ -30,7 +30,7 @@ from tests.chaos.tally import Soak, figures, markdown, write
 from tests.chaos.user import User
 
 TICK_S, LOOK_S = 0.25, 3.0
-AT_ONCE = 3
+AT_ONCE = 2
 PATIENCE_S = 600.0
 """How long runs may take to end once there are no more faults."""
 
