@@ -58,10 +58,13 @@ RETRY: RetryConfig = {
     "backoff": {
         "init_backoff": timedelta(milliseconds=100),
         "max_backoff": timedelta(seconds=10),
-        "base": 2,
+        # A pause is drawn between the first one and `base` times the one before: with 2 they do
+        # not grow on average, and all retries are used up within 3 s.
+        "base": 4,
     },
 }
-"""About half a minute of a server that is down; connection errors, 5xx and dropped answers."""
+"""Outlasts a server that is down for 17 s in the median, 4 s at least in nine of ten cases;
+connection errors, 5xx and dropped answers."""
 
 _REFUSAL = re.compile(r"403 Forbidden|401 Unauthorized|ExpiredToken|InvalidAccessKeyId")
 """How listings, and servers that answer 400, say that the keys are not good; never retried."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from storage import store
 from storage.commit import manifest
 from storage.commit.verify import verify_volume
+from storage.errors import MissingError
 from storage.publish import versions
 
 
@@ -21,7 +22,10 @@ class Verdict:
 
 def run_uri_of(volume_uri: str) -> str:
     """Return the URI of the one run of a volume."""
-    (key,) = store.list_names(store.join(volume_uri, "runs"))
+    keys = store.list_names(store.join(volume_uri, "runs"))
+    if len(keys) != 1:
+        raise MissingError(f"{volume_uri} has the runs {keys}, expected one")
+    (key,) = keys
     return store.join(volume_uri, "runs", key)
 
 

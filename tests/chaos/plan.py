@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 S3_TIMES = {
     "error 500": 10,
-    "503 storm": 30,
+    "503 storm": 12,
     "reset": 10,
     "lost answer": 6,
     "short body": 6,

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from alignment.platform.errors import PlatformError
-from storage.errors import StorageError
+from storage.errors import StorageError, UnavailableError
 from tests.chaos.counting import read_starts
 from tests.chaos.ground import Ground, ground, ground_of
 from tests.chaos.injuries import Hand, Injury
@@ -30,7 +30,8 @@ from tests.chaos.tally import Soak, figures, markdown, write
 from tests.chaos.user import User
 
 TICK_S, LOOK_S = 0.25, 3.0
-AT_ONCE = 3
+AT_ONCE = 2
+JUDGED_TIMES = 10
 PATIENCE_S = 600.0
 """How long runs may take to end once there are no more faults."""
 
@@ -124,14 +125,17 @@ class Soaking:
                 self.note("trouble", {"error": f"{type(error).__name__}: {error}"})
 
     def _judge(self, run: Run) -> None:
-        for attempt in range(30):  # its S3 server may be down at this very moment
+        verdict = Verdict(False, ("it was not looked at",))
+        for _ in range(JUDGED_TIMES):  # its S3 server may be down at this very moment
             try:
                 verdict = judge(run.volume, self.golden[run.settings])
                 break
-            except StorageError as error:
+            except UnavailableError as error:
                 verdict = Verdict(False, (f"cannot be read: {error}",))
-                if attempt < 29:
-                    time.sleep(2)
+                time.sleep(TICK_S)
+            except (StorageError, ValueError) as error:  # said to be done, and is not there
+                verdict = Verdict(False, (f"{type(error).__name__}: {error}",))
+                break
         self.verdicts[run.volume] = verdict
         self.note("run", {**asdict(run), **asdict(verdict)})
 
