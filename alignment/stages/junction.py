@@ -17,7 +17,7 @@ import numpy as np
 from alignment.fields import invert, node_grid
 from alignment.links import PairMatches
 from alignment.match import grid_spacing_px
-from alignment.relax import relax_stack
+from alignment.relax import Relaxed, relax_stack
 from alignment.runs import Run, load
 from alignment.sigma_model import calibrated
 from alignment.stages import inputs, kept, slabs, slabstate
@@ -117,13 +117,20 @@ def relax(_: Whole, *, run_uri: str) -> Record:
             inputs.write_row(open_array(run_uri, f"residuals/{d}"), z, residual)
     return {
         "sha256": digests,
+        **convergence(relaxed),
+        "bytes_read": sum(pair.displacement.nbytes for pair in matches),
+        "bytes_written": len(junction.free) * int(relaxed.field[0].nbytes + sure[0].nbytes),
+    }
+
+
+def convergence(relaxed: Relaxed) -> Record:
+    """Return what a record says of a solve."""
+    return {
         "iterations": relaxed.minimum.steps,
         "rounds": len(relaxed.minimum.rounds),
         "residual": relaxed.minimum.residual,
         "reason": relaxed.minimum.reason,
         "flipped_repaired": relaxed.flipped_repaired,
-        "bytes_read": sum(pair.displacement.nbytes for pair in matches),
-        "bytes_written": len(junction.free) * int(relaxed.field[0].nbytes + sure[0].nbytes),
     }
 
 

@@ -64,11 +64,7 @@ def relax(_: Whole, *, run_uri: str) -> Record:
         inputs.write_row(slabstate.create_residuals(run, pair.d), pair.z, residual)
     return {
         "sha256": digests,
-        "iterations": relaxed.minimum.steps,
-        "rounds": len(relaxed.minimum.rounds),
-        "residual": relaxed.minimum.residual,
-        "reason": relaxed.minimum.reason,
-        "flipped_repaired": relaxed.flipped_repaired,
+        **junction.convergence(relaxed),
         "bytes_read": sum(pair.displacement.nbytes for pair in matches),
         "bytes_written": int(relaxed.field.nbytes + relaxed.sigma.nbytes),
     }

@@ -98,8 +98,9 @@ def told_slabs(context: Context, run_uri: str) -> list[dict[str, str]]:
 
     :raises ConfigError: if there are more slabs than Airflow maps
     """
+    slabs = [{"run_uri": run_uri, "sections": label} for label in labels_of(run_uri)]
     context["ti"].xcom_push(RUN_URI, run_uri)
-    return [{"run_uri": run_uri, "sections": label} for label in labels_of(run_uri)]
+    return slabs
 
 
 class RunStageOperator(BaseOperator):

@@ -302,7 +302,7 @@ def test_a_store_that_cannot_be_written_fails_no_task(run_uri, drivers):
         raise RuntimeError("503")
 
     store = SimpleNamespace(set=refuse)
-    assert operator(run_uri, linger_s=30).execute(context(task_state_store=store)) == 5
+    assert operator(run_uri, linger_s=120).execute(context(task_state_store=store)) == 5
 
 
 # retries
