@@ -301,8 +301,8 @@ def test_a_store_that_cannot_be_written_fails_no_task(run_uri, drivers):
     def refuse(key, value):
         raise RuntimeError("503")
 
-    store = SimpleNamespace(set=refuse)
-    assert operator(run_uri, linger_s=30).execute(context(task_state_store=store)) == 5
+    store, ti = SimpleNamespace(set=refuse), SimpleNamespace(id="0192", try_number=1)
+    assert operator(run_uri, linger_s=30).execute(context(task_state_store=store, ti=ti)) == 5
 
 
 # retries
