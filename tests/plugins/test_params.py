@@ -116,7 +116,9 @@ def test_the_form_can_draw_every_parameter():
         else:
             assert kind in ("integer", "number", "string"), name
         if name not in URIS:
-            assert param.schema["section"] == name.partition(".")[0]
+            stage, words = param.schema["section"].split(": ", 1)
+            assert stage == name.partition(".")[0]
+            assert len(words) > 15, "a section says what its stage is about"
 
 
 def test_a_dag_with_parameters_of_its_own_refuses_what_it_does_not_know():
