@@ -20,7 +20,7 @@ SMALL = {
 }
 STEPS = {"steps: 300": "steps: 60"}
 KILLED = {
-    "documents": {},
+    "documents": {"documents: 100": "documents: 2000"},  # else a task is over before it is killed
     "training": PAUSE["training"],
     "search": {"samples: 4096": "samples: 384", "workers: 8": "workers: 2"},
     "inference": {"range: 0-31": "range: 0-7", "(2, 256, 256)": "(1, 256, 128)"},

@@ -1,7 +1,7 @@
 """The four recipes of docs/recipes on a cluster of processes, of which one is killed meanwhile.
 
 ``python -m tests.recipes.workloads`` runs them at full size (about ten minutes on two free cores)
-and writes what it measured into docs/recipes.md; names run only these, without writing.
+and writes what it measured into docs/recipes.md; names run only these.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ VICTIMS = {"documents": "tokenise", "training": "train", "inference": "infer", "
 PAUSE = {"training": {"pause: 0": "pause: 0.02"}}
 """A second of training would be over before a worker can be killed in it."""
 WAIT_S = 300.0
+HEAD = (
+    "| recipe | tasks | seconds | processes started | of them again | workers killed |",
+    "| --- | --- | --- | --- | --- | --- |",
+)
 
 
 @dataclass(frozen=True)
@@ -136,20 +140,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.recipes.workloads")
     parser.add_argument("names", nargs="*", default=[], help=", ".join(VICTIMS))
     given = parser.parse_args()
-    rows = [
-        "| recipe | tasks | seconds | processes started | of them again | workers killed |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
     for name in given.names or VICTIMS:
         with tempfile.TemporaryDirectory() as folder:
             ran = run_workload(name, Path(folder), changes=PAUSE.get(name))
-        rows.append(
+        row = (
             f"| {name} | {ran.tasks} | {ran.seconds:.0f} | {ran.starts} | "
             f"{ran.starts - ran.planned_starts} | {ran.killed} |"
         )
-        print(rows[-1], flush=True)
-        if not given.names:
-            write_table("recipes.md", "workloads", "\n".join(rows))
+        print(row, flush=True)
+        write_table("recipes.md", "workloads", with_row((DOCS / "recipes.md").read_text(), row))
+
+
+def with_row(page: str, row: str) -> str:
+    """Return the table of a page with one row replaced or added, in the order of `VICTIMS`."""
+    table = page.partition("<!-- workloads -->")[2].partition("<!-- /workloads -->")[0]
+    found = [*table.splitlines(), row]
+    rows = {line.split("|")[1].strip(): line for line in found if line.startswith("|")}
+    return "\n".join([*HEAD, *(rows[name] for name in VICTIMS if name in rows)])
 
 
 if __name__ == "__main__":
