@@ -70,8 +70,7 @@ class Plan:
     slabs: int
     stages: tuple[StagePlan, ...]
     stored: Mapping[str, float]
-    """Bytes in the store per byte of values, by array; ``measured`` or ``sampled`` is not said
-    here but in `assumptions`."""
+    """Bytes in the store per byte of values, by array; `assumptions` says where they are from."""
     assumptions: tuple[str, ...]
     prices: Prices
 
