@@ -17,6 +17,9 @@ from tests.chaos.runs import Run
 from tests.pages import write_table
 
 
+UNSEEN = Verdict(False, ("it was not looked at",))
+
+
 @dataclass(frozen=True)
 class Soak:
     """Everything that was noted."""
@@ -41,7 +44,8 @@ class Soak:
     def is_good(self) -> bool:
         """Whether every run ended, and as if nothing had happened."""
         return all(
-            run.state == "success" and self.verdicts[run.volume].is_identical for run in self.runs
+            run.state == "success" and self.verdicts.get(run.volume, UNSEEN).is_identical
+            for run in self.runs
         )
 
 
@@ -115,7 +119,8 @@ def _figures(soak: Soak, kind: str, again: int) -> Figures:
     concerned = {volume for injury in injuries for volume in injury.volumes}
     if not kind:
         concerned = {run.volume for run in soak.runs}
-    verdicts = [soak.verdicts[v] for v in sorted(concerned) if v in soak.verdicts]
+    ended = {run.volume for run in soak.runs if run.state == "success"}
+    verdicts = [soak.verdicts.get(volume, UNSEEN) for volume in sorted(concerned & ended)]
     same = sum(verdict.is_identical for verdict in verdicts)
     waits = [s for injury in injuries if (s := recovery_s(soak, injury)) is not None]
     return Figures(
@@ -139,10 +144,10 @@ def markdown(soak: Soak) -> str:
     """Return the table, one line a kind of fault, and what was said beside it."""
     lines = [_summary(soak), "", _HEAD, *(_row(each) for each in figures(soak))]
     for run in soak.runs:
-        verdict = soak.verdicts.get(run.volume)
+        verdict = soak.verdicts.get(run.volume, UNSEEN)
         if run.state != "success":
             lines.append(f"\n{run.volume} did not end.")
-        elif verdict is not None and not verdict.is_identical:
+        elif not verdict.is_identical:
             lines.append(f"\n{run.volume}: {'; '.join(verdict.findings[:5])}")
     return "\n".join(lines)
 
