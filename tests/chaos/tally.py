@@ -16,7 +16,6 @@ from tests.chaos.judge import Verdict
 from tests.chaos.runs import Run
 from tests.pages import write_table
 
-
 UNSEEN = Verdict(False, ("it was not looked at",))
 
 
