@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from urllib.parse import urlsplit
 
@@ -33,6 +33,8 @@ class Soak:
     starts: Sequence[Start]
     progress: Mapping[str, Sequence[float]]
     acts: Mapping[str, int]
+    unfinished: Mapping[str, Verdict] = field(default_factory=dict)
+    """What runs that did not end have recorded so far."""
 
     @property
     def injuries(self) -> list[Injury]:
@@ -145,7 +147,9 @@ def markdown(soak: Soak) -> str:
     for run in soak.runs:
         verdict = soak.verdicts.get(run.volume, UNSEEN)
         if run.state != "success":
-            lines.append(f"\n{run.volume} did not end.")
+            so_far = soak.unfinished.get(run.volume, UNSEEN)
+            same = "as they should be" if so_far.is_identical else "; ".join(so_far.findings[:5])
+            lines.append(f"\n{run.volume} did not end; its {so_far.units} units so far: {same}.")
         elif not verdict.is_identical:
             lines.append(f"\n{run.volume}: {'; '.join(verdict.findings[:5])}")
     return "\n".join(lines)
