@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from storage import store
-from storage.commit import manifest
-from storage.commit.verify import verify_volume
+from storage.commit import manifest, records
+from storage.commit.verify import check_object, verify_volume
 from storage.errors import MissingError
 from storage.publish import versions
 
@@ -52,4 +52,22 @@ def judge(volume_uri: str, golden_uri: str) -> Verdict:
     if epochs != [1]:
         findings.append(f"the volume has the epochs {epochs}, expected one publication")
     units = sum(manifest.read_seal(run_uri, stage).units for stage in stages)
+    return Verdict(not findings, tuple(findings), units)
+
+
+def judge_unfinished(volume_uri: str, golden_uri: str) -> Verdict:
+    """Compare what a run that did not end has recorded so far, unit by unit, byte by byte."""
+    run_uri, golden_run = run_uri_of(volume_uri), run_uri_of(golden_uri)
+    findings, units = [], 0
+    below = store.join(run_uri, records.FOLDER)
+    for stage in store.list_names(below):
+        for phase in store.list_names(store.join(below, stage)):
+            ours = records.read_commits(run_uri, stage, phase)
+            theirs = records.read_commits(golden_run, stage, phase)
+            units += len(ours)
+            for unit, commit in ours.items():
+                if commit != theirs.get(unit):
+                    findings.append(f"{stage}/{phase}/{unit} has another record")
+                problems = [check_object(run_uri, stored) for stored in commit.objects]
+                findings += [str(problem) for problem in problems if problem is not None]
     return Verdict(not findings, tuple(findings), units)

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from storage.errors import StorageError, UnavailableError
 from tests.chaos.counting import read_starts
 from tests.chaos.ground import Ground, ground, ground_of
 from tests.chaos.injuries import Hand, Injury
-from tests.chaos.judge import Verdict, judge
+from tests.chaos.judge import Verdict, judge, judge_unfinished
 from tests.chaos.plan import schedule
 from tests.chaos.runs import Run, Runs, abandon, make_golden
 from tests.chaos.tally import Soak, figures, markdown, write
@@ -109,9 +110,11 @@ class Soaking:
         self.hand.tick(everything=True)
         self.stopped.set()
         looking.join()
+        unfinished = {run.volume: self._judged(run, judge_unfinished) for run in self.runs.active}
         return Soak(
             seed, seconds, self.injuries, missed, self.runs.all, self.verdicts,
             read_starts(self.place.folder), dict(self.place.gate.progress), self.user.acts,
+            unfinished,
         )  # fmt: skip
 
     def _look(self) -> None:
@@ -125,19 +128,20 @@ class Soaking:
                 self.note("trouble", {"error": f"{type(error).__name__}: {error}"})
 
     def _judge(self, run: Run) -> None:
+        verdict = self.verdicts[run.volume] = self._judged(run, judge)
+        self.note("run", {**asdict(run), **asdict(verdict)})
+
+    def _judged(self, run: Run, how: Callable[[str, str], Verdict]) -> Verdict:
         verdict = Verdict(False, ("it was not looked at",))
         for _ in range(JUDGED_TIMES):  # its S3 server may be down at this very moment
             try:
-                verdict = judge(run.volume, self.golden[run.settings])
-                break
+                return how(run.volume, self.golden[run.settings])
             except UnavailableError as error:
                 verdict = Verdict(False, (f"cannot be read: {error}",))
                 time.sleep(TICK_S)
             except (StorageError, ValueError) as error:  # said to be done, and is not there
-                verdict = Verdict(False, (f"{type(error).__name__}: {error}",))
-                break
-        self.verdicts[run.volume] = verdict
-        self.note("run", {**asdict(run), **asdict(verdict)})
+                return Verdict(False, (f"{type(error).__name__}: {error}",))
+        return verdict
 
     def note(self, what: str, document: dict[str, object]) -> None:
         """Add a line to the log."""

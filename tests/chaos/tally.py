@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from urllib.parse import urlsplit
 
@@ -15,6 +15,8 @@ from tests.chaos.injuries import Injury
 from tests.chaos.judge import Verdict
 from tests.chaos.runs import Run
 from tests.pages import write_table
+
+UNSEEN = Verdict(False, ("it was not looked at",))
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Soak:
     starts: Sequence[Start]
     progress: Mapping[str, Sequence[float]]
     acts: Mapping[str, int]
+    unfinished: Mapping[str, Verdict] = field(default_factory=dict)
+    """What runs that did not end have recorded so far."""
 
     @property
     def injuries(self) -> list[Injury]:
@@ -41,7 +45,8 @@ class Soak:
     def is_good(self) -> bool:
         """Whether every run ended, and as if nothing had happened."""
         return all(
-            run.state == "success" and self.verdicts[run.volume].is_identical for run in self.runs
+            run.state == "success" and self.verdicts.get(run.volume, UNSEEN).is_identical
+            for run in self.runs
         )
 
 
@@ -115,7 +120,8 @@ def _figures(soak: Soak, kind: str, again: int) -> Figures:
     concerned = {volume for injury in injuries for volume in injury.volumes}
     if not kind:
         concerned = {run.volume for run in soak.runs}
-    verdicts = [soak.verdicts[v] for v in sorted(concerned) if v in soak.verdicts]
+    ended = {run.volume for run in soak.runs if run.state == "success"}
+    verdicts = [soak.verdicts.get(volume, UNSEEN) for volume in sorted(concerned & ended)]
     same = sum(verdict.is_identical for verdict in verdicts)
     waits = [s for injury in injuries if (s := recovery_s(soak, injury)) is not None]
     return Figures(
@@ -139,10 +145,12 @@ def markdown(soak: Soak) -> str:
     """Return the table, one line a kind of fault, and what was said beside it."""
     lines = [_summary(soak), "", _HEAD, *(_row(each) for each in figures(soak))]
     for run in soak.runs:
-        verdict = soak.verdicts.get(run.volume)
+        verdict = soak.verdicts.get(run.volume, UNSEEN)
         if run.state != "success":
-            lines.append(f"\n{run.volume} did not end.")
-        elif verdict is not None and not verdict.is_identical:
+            so_far = soak.unfinished.get(run.volume, UNSEEN)
+            same = "as they should be" if so_far.is_identical else "; ".join(so_far.findings[:5])
+            lines.append(f"\n{run.volume} did not end; its {so_far.units} units so far: {same}.")
+        elif not verdict.is_identical:
             lines.append(f"\n{run.volume}: {'; '.join(verdict.findings[:5])}")
     return "\n".join(lines)
 

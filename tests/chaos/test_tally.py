@@ -70,9 +70,10 @@ def test_a_run_said_to_be_done_that_differs_is_silent_and_named():
 
 
 def test_a_run_that_did_not_end_is_no_good_and_named():
-    stuck = soak(runs=[Run(ONE, 0, "a", 0.0)], verdicts={})
+    so_far = {ONE: Verdict(True, (), 7)}
+    stuck = soak(runs=[Run(ONE, 0, "a", 0.0)], verdicts={}, unfinished=so_far)
     assert not stuck.is_good
-    assert f"{ONE} did not end" in markdown(stuck)
+    assert f"{ONE} did not end; its 7 units so far: as they should be" in markdown(stuck)
 
 
 def test_a_schedule_is_its_seeds_and_strikes_with_everything():
