@@ -28,4 +28,4 @@ with (
     run_cluster() as address,
 ):
     prepare = PrepareRunOperator(task_id="prepare", by_slab=True, address=address)
-    stage_tasks(prepare, address)
+    stage_tasks(prepare, address=address)

@@ -22,8 +22,9 @@ STAGES = (
     "publish",
 )
 """Those of ``alignment.stages.ORDER``, which a DAG file need not import."""
+
 WHOLE = ("relax", "publish")
-"""Those that are never cut into slabs."""
+"""Stages about the whole stack; the others are mapped over slabs."""
 
 ALIGNED = Asset("petalign_aligned_volume")
 """Updated by publishing alone."""
@@ -32,19 +33,18 @@ SECTIONS = Asset("petalign_sections")
 """Updated when sections were added to a source volume or replaced in it."""
 
 
-def stage_tasks(prepare: BaseOperator, address: Any = "") -> None:
-    """Add a task for each stage, one after the other, behind the one that prepares the run.
+def stage_tasks(prepare: BaseOperator, *, address: Any = "") -> list[Any]:
+    """Return a task for each stage, one after the other, and the first after `prepare`.
 
-    Stages are mapped over slabs of sections; those about the whole stack are one task.
-
-    :param prepare: a task that returns slabs, as `petalign_airflow.operators.told_slabs` does
-    :param address: of the run's own cluster; empty for that of the connection
+    :param prepare: returns what stages are mapped over, see `PrepareRunOperator`
+    :param address: of the run's own cluster, see `petalign_airflow.clusters`
     """
+    slabs: Any = prepare.output
     stages = [
         RunStageOperator(
             task_id=stage,
             stage=stage,
-            run_uri=prepare.output[RUN_URI],  # type: ignore[index]
+            run_uri=slabs[RUN_URI],
             address=address,
             outlets=[ALIGNED] if stage == "publish" else [],
         )
@@ -54,7 +54,8 @@ def stage_tasks(prepare: BaseOperator, address: Any = "") -> None:
             stage=stage,
             address=address,
             map_index_template="sections {{ task.sections }}",
-        ).expand_kwargs(prepare.output)
+        ).expand_kwargs(slabs)
         for stage in STAGES
     ]
     chain(prepare, *stages)
+    return stages

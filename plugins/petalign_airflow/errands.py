@@ -17,7 +17,7 @@ from petalign_airflow.hooks import DaskHook
 from petalign_airflow.links import DashboardLink
 from petalign_airflow.operators import LINGER_POLL_S
 from petalign_airflow.orders import VARIABLE, read_order
-from petalign_airflow.retries import FINAL_KINDS
+from petalign_airflow.retries import FINAL_KINDS, ClusterLost, StorageFailed
 from storage import ledger
 from storage.errors import MissingError, StorageError
 from storage.store import join, read_json
@@ -41,11 +41,13 @@ class ErrandOperator(BaseOperator):
     :param settings: its other parameters
     :param variable: the Airflow Variable that holds places which the parameters leave open
     :param dask_conn_id: the cluster, and what it may touch
+    :param address: of the cluster's scheduler, if it is not that of the connection
     :param poll_s: time between two looks at the ledger
     :param silent_after_s: after so long without a heartbeat the driver is given up
     :param linger_s: an errand that ends within this time is not deferred
     """
 
+    template_fields = ("address",)
     operator_extra_links = (DashboardLink(),)
 
     def __init__(
@@ -57,6 +59,7 @@ class ErrandOperator(BaseOperator):
         settings: Sequence[str],
         variable: str = VARIABLE,
         dask_conn_id: str = DaskHook.default_conn_name,
+        address: str = "",
         poll_s: float = 10.0,
         silent_after_s: float = 120.0,
         linger_s: float = 30.0,
@@ -69,13 +72,14 @@ class ErrandOperator(BaseOperator):
         self.settings = tuple(settings)
         self.variable = variable
         self.dask_conn_id = dask_conn_id
+        self.address = address
         self.poll_s = poll_s
         self.silent_after_s = silent_after_s
         self.linger_s = linger_s
 
     def execute(self, context: Context) -> Any:
         """Start the errand unless it is under way; wait for a short one, defer for a long one."""
-        hook = DaskHook(self.dask_conn_id)
+        hook = DaskHook(self.dask_conn_id, self.address)
         order = read_order(
             context, hook, places=self.places, known=self.settings, variable=self.variable
         )
@@ -103,8 +107,10 @@ class ErrandOperator(BaseOperator):
 
     def resume(self, context: Context, event: dict[str, Any], place: str) -> Any:
         """Return what was found, or fail in the errand's own words."""
-        hook, name = DaskHook(self.dask_conn_id), driver_name(place, self.errand)
-        if event["status"] == "silent":
+        hook = DaskHook(self.dask_conn_id, self.address)
+        name = driver_name(place, self.errand)
+        is_lost = event["status"] == "silent"
+        if is_lost:
             driver = hook.look_up(name)
             if driver.status == "waiting":
                 self.log.warning("errand %s waits for Dask: %s", self.errand, driver.words)
@@ -116,8 +122,7 @@ class ErrandOperator(BaseOperator):
         found = self._found(place)
         if event["status"] != "done":
             self.tell(found)
-            final = event["error_kind"] in FINAL_KINDS
-            raise (AirflowFailException if final else AirflowException)(str(event["error"]))
+            raise _exception_of(event["error_kind"], is_lost=is_lost)(str(event["error"]))
         return self.finish(context, found)
 
     def finish(self, context: Context, found: dict[str, Any]) -> Any:
@@ -140,12 +145,25 @@ class ErrandOperator(BaseOperator):
     def _watch(self, place: str) -> NoReturn:
         self.defer(
             trigger=ErrandTrigger(
-                place, self.errand, self.poll_s, self.silent_after_s, self.dask_conn_id
+                place,
+                self.errand,
+                self.poll_s,
+                self.silent_after_s,
+                self.dask_conn_id,
+                self.address,
             ),
             method_name="resume",
             kwargs={"place": place},
             timeout=self.execution_timeout,
         )
+
+
+def _exception_of(kind: str | None, *, is_lost: bool) -> type[AirflowException]:
+    if kind in FINAL_KINDS:
+        return AirflowFailException
+    if is_lost:
+        return ClusterLost
+    return StorageFailed if kind == "storage" else AirflowException
 
 
 class ErrandTrigger(BaseTrigger):
@@ -156,10 +174,17 @@ class ErrandTrigger(BaseTrigger):
     :param poll_s: time before the first look, and between two
     :param silent_after_s: patience with a driver that does not report
     :param dask_conn_id: the cluster of the driver, should a user stop it
+    :param address: of that cluster's scheduler, if it is not that of the connection
     """
 
     def __init__(
-        self, place: str, errand: str, poll_s: float, silent_after_s: float, dask_conn_id: str
+        self,
+        place: str,
+        errand: str,
+        poll_s: float,
+        silent_after_s: float,
+        dask_conn_id: str,
+        address: str = "",
     ) -> None:
         super().__init__()
         self.place = place
@@ -167,10 +192,11 @@ class ErrandTrigger(BaseTrigger):
         self.poll_s = poll_s
         self.silent_after_s = silent_after_s
         self.dask_conn_id = dask_conn_id
+        self.address = address
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that rebuild this trigger elsewhere."""
-        names = ("place", "errand", "poll_s", "silent_after_s", "dask_conn_id")
+        names = ("place", "errand", "poll_s", "silent_after_s", "dask_conn_id", "address")
         kwargs = {name: getattr(self, name) for name in names}
         return "petalign_airflow.errands.ErrandTrigger", kwargs
 
@@ -201,4 +227,4 @@ class ErrandTrigger(BaseTrigger):
 
     def _stop(self) -> None:
         ledger.stop(self.place, self.errand, "a user marked or cleared its task in Airflow")
-        DaskHook(self.dask_conn_id).forget(driver_name(self.place, self.errand))
+        DaskHook(self.dask_conn_id, self.address).forget(driver_name(self.place, self.errand))

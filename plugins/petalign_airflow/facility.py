@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, chain
+from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from petalign_airflow.chain import SECTIONS, stage_tasks
+from petalign_airflow.clusters import run_cluster
 from petalign_airflow.nightly import FindChangesOperator, PrepareUpdateOperator
 from petalign_airflow.orders import VARIABLE, place_params
 from petalign_airflow.retries import task_defaults
@@ -65,11 +66,10 @@ def nightly_dag(
             title="For new code",
         ),
     }
-    with _dag(dag_id, schedule, params, NIGHTLY_DOC) as dag:
-        look = FindChangesOperator(task_id="look", variable=variable)
-        prepare = PrepareUpdateOperator(task_id="prepare", order=look.output)
-        chain(look, prepare)
-        stage_tasks(prepare)
+    with _dag(dag_id, schedule, params, NIGHTLY_DOC) as dag, run_cluster() as address:
+        look = FindChangesOperator(task_id="look", variable=variable, address=address)
+        prepare = PrepareUpdateOperator(task_id="prepare", order=look.output, address=address)
+        stage_tasks(prepare, address=address)
     return dag
 
 
@@ -105,8 +105,8 @@ def ingest_dag(
             title="Voxel size (nm)",
         ),
     }
-    with _dag(dag_id, schedule, params, INGEST_DOC) as dag:
-        IngestOperator(task_id="ingest", variable=variable, outlets=[SECTIONS])
+    with _dag(dag_id, schedule, params, INGEST_DOC) as dag, run_cluster() as address:
+        IngestOperator(task_id="ingest", variable=variable, address=address, outlets=[SECTIONS])
     return dag
 
 
@@ -140,8 +140,8 @@ def verify_dag(
             title="Repair",
         ),
     }
-    with _dag(dag_id, schedule, params, VERIFY_DOC) as dag:
-        VerifyOperator(task_id="verify", variable=variable)
+    with _dag(dag_id, schedule, params, VERIFY_DOC) as dag, run_cluster() as address:
+        VerifyOperator(task_id="verify", variable=variable, address=address)
     return dag
 
 

@@ -35,8 +35,10 @@ class FindChangesOperator(BaseOperator, SkipMixin):
 
     :param variable: the Airflow Variable that holds what the parameters leave open
     :param dask_conn_id: the cluster, and what runs may touch
+    :param address: of the cluster's scheduler, if it is not that of the connection
     """
 
+    template_fields = ("address",)
     inherits_from_skipmixin = True
     operator_extra_links = (DashboardLink(),)
 
@@ -45,15 +47,17 @@ class FindChangesOperator(BaseOperator, SkipMixin):
         *,
         variable: str = VARIABLE,
         dask_conn_id: str = DaskHook.default_conn_name,
+        address: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.variable = variable
         self.dask_conn_id = dask_conn_id
+        self.address = address
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return source, volume and settings if there is something to do."""
-        hook = DaskHook(self.dask_conn_id)
+        hook = DaskHook(self.dask_conn_id, self.address)
         order = read_order(
             context,
             hook,
@@ -73,7 +77,8 @@ class FindChangesOperator(BaseOperator, SkipMixin):
         context["ti"].xcom_push(key="changes", value=_summary(found))
         if found["is_empty"] and not (order.get("code") and found["code"]):
             self.log.info("nothing to do: %s is published in %s", source, volume)
-            self.skip(context["ti"], self.get_flat_relatives(upstream=False))
+            after = self.get_flat_relatives(upstream=False)
+            self.skip(context["ti"], [task for task in after if not task.is_teardown])
         return {"source": source, "volume": volume, "settings": settings}
 
     def _tell(self, found: dict[str, Any]) -> None:
@@ -87,25 +92,33 @@ class FindChangesOperator(BaseOperator, SkipMixin):
 class PrepareUpdateOperator(BaseOperator):
     """Freeze an update of the published version into a run, and return its slabs.
 
-    The same source and settings give the same run, so two DAG runs at once share their work.
+    The same source and settings give the same run, so two DAG runs at once share their work. What
+    it returns is what `PrepareRunOperator` does with ``by_slab``.
 
     :param order: the output of `FindChangesOperator`
     :param dask_conn_id: the cluster, and what runs may touch
+    :param address: of the cluster's scheduler, if it is not that of the connection
     """
 
-    template_fields = ("order",)
+    template_fields = ("order", "address")
     operator_extra_links = (DashboardLink(),)
 
     def __init__(
-        self, *, order: Any, dask_conn_id: str = DaskHook.default_conn_name, **kwargs: Any
+        self,
+        *,
+        order: Any,
+        dask_conn_id: str = DaskHook.default_conn_name,
+        address: str = "",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.order = order
         self.dask_conn_id = dask_conn_id
+        self.address = address
 
     def execute(self, context: Context) -> list[dict[str, str]]:
-        """Return the slabs of the run, what stages are mapped over."""
-        hook = DaskHook(self.dask_conn_id)
+        """Return arguments of a `RunStageOperator` for each slab."""
+        hook = DaskHook(self.dask_conn_id, self.address)
         source, volume = str(self.order["source"]), str(self.order["volume"])
         check_uris(hook, source, volume, self.order["settings"])
         try:
@@ -116,6 +129,7 @@ class PrepareUpdateOperator(BaseOperator):
                 self.order["settings"],
                 timeout_s=LOOK_TIMEOUT_S,
             )
+            self.log.info("run %s", run_uri)
             return told_slabs(context, run_uri)
         except FINAL_ERRORS as error:
             raise AirflowFailException(str(error)) from error

@@ -110,7 +110,9 @@ def execute(dags, dag_id, conf):
     params = {name: dag.params[name] for name in dag.params if name not in places}
     context = {
         "params": {**params, **good, **conf},
-        "ti": SimpleNamespace(id="0190", try_number=1, map_index=-1, xcom_push=lambda **_: None),
+        "ti": SimpleNamespace(
+            id="0190", try_number=1, map_index=-1, xcom_push=lambda *_, **__: None
+        ),
         "dag_run": SimpleNamespace(run_type="manual"),
         "outlet_events": {},
     }

@@ -16,9 +16,12 @@ from alignment.phantom import Phantom, PhantomConfig
 from alignment.planning.rehearsal import rehearse
 from alignment.runs import definition, load, prepare
 from alignment.stages import ORDER, run_stage
+from alignment.stages.publish import publish_run
+from alignment.stages.units import Whole
 from storage import open_aligned
 from storage.commit import manifest
 from storage.commit.verify import verify_volume
+from storage.publish import read_pointer, rollback
 
 CONFIG = {
     "volume": {"aligned_shard": [2, 256, 256], "aligned_chunk": [2, 64, 64]},
@@ -184,3 +187,17 @@ def test_a_section_knows_what_it_has_a_part_in(second):
     assert "kept/z000003" not in found["relax"]
     with pytest.raises(DataError, match="section 14 does not exist"):
         touched_by(after, 14)
+
+
+def test_an_update_of_what_was_replaced_meanwhile_is_not_published(first, second):
+    folder, _ = first
+    before, after, _ = second
+    volume = (folder / "out").as_uri()
+    changed = {**CONFIG, "relax": {"stiffness": 4.0}}
+    run_uri = prepare(str(folder / "raw"), volume, changed, update=True)
+    assert load(run_uri).base.run == load(after).key
+    rollback(volume, load(before).key)
+    with pytest.raises(DataError, match="Start the update again"):
+        publish_run(Whole(), run_uri=run_uri)
+    assert read_pointer(volume).run == load(before).key
+    rollback(volume, load(after).key)
