@@ -18,6 +18,7 @@ from storage.store import (
     read_bytes,
     read_json,
     replace_json,
+    walk,
 )
 
 State = Literal["created", "waiting", "running", "done", "failed", "stopped"]
@@ -127,15 +128,10 @@ def _experiment(
         done=len(done),
         failed=len(failed),
         total=total,
-        starts=_starts(frozen, name, total) if starts else 0,
+        starts=sum(1 for _ in walk(join(frozen.uri, "starts", name))) if starts else 0,
         seconds=max(one.seconds for one in states),
         error="; ".join(one.error for one in states if one.error and one.status == "failed"),
     )
-
-
-def _starts(frozen: Frozen, name: str, total: int) -> int:
-    folder = join(frozen.uri, "starts", name)
-    return sum(len(list_names(join(folder, task))) for task in list_names(folder)[:total])
 
 
 def tasks(frozen: Frozen, experiment: str) -> list[dict[str, Any]]:
@@ -144,12 +140,15 @@ def tasks(frozen: Frozen, experiment: str) -> list[dict[str, Any]]:
         set(list_names(join(frozen.uri, kind, experiment))) for kind in ("records", "failures")
     )
     begun = set(list_names(join(frozen.uri, "starts", experiment)))
+    done = join(frozen.uri, "done", f"{experiment}.json")
+    read = {one["task"]: one for one in read_json(done)} if exists(done) else {}
     found = []
     for index, point in enumerate(task_points(frozen.uri, experiment)):
         name = task_name(index)
         row: dict[str, Any] = {"task": f"{frozen.key}/{experiment}/{name}", "parameters": point}
         if f"{name}.json" in records:
-            record = read_json(join(frozen.uri, "records", experiment, f"{name}.json"))
+            place = join(frozen.uri, "records", experiment, f"{name}.json")
+            record = read.get(name) or read_json(place)
             row |= {"state": "done", "seconds": record["seconds"], "result": record["result"]}
         elif f"{name}.json" in failures:
             failure = read_json(join(frozen.uri, "failures", experiment, f"{name}.json"))

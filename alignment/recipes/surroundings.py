@@ -135,11 +135,7 @@ def command_line(words: Sequence[str], programs: Mapping[str, str]) -> list[str]
 
 def base_environment(folder: Path, *, credentials: bool) -> dict[str, str]:
     """Return the variables that every program gets, whatever the worker's own are."""
-    lent = {
-        name: value
-        for name, value in os.environ.items()
-        if credentials and _CREDENTIALS.fullmatch(name)
-    }
+    lent = _credentials() if credentials else {}
     return lent | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
         "HOME": str(folder),
@@ -151,6 +147,15 @@ def base_environment(folder: Path, *, credentials: bool) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         **WORKER_ENVIRONMENT,
     }
+
+
+def _credentials() -> dict[str, str]:
+    """Return what the storage package finds its credentials by; its home is another one there."""
+    lent = {name: value for name, value in os.environ.items() if _CREDENTIALS.fullmatch(name)}
+    folder = Path.home() / ".aws"
+    lent.setdefault("AWS_SHARED_CREDENTIALS_FILE", str(folder / "credentials"))
+    lent.setdefault("AWS_CONFIG_FILE", str(folder / "config"))
+    return lent
 
 
 def without_secrets(text: bytes) -> bytes:
