@@ -16,9 +16,9 @@ from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowException
 
 from alignment.errors import ConfigError, DataError
-from storage.errors import AccessError, MissingError, SourceError, StorageError, UriError
+from storage.errors import AccessError, SourceError, StorageError, UriError
 
-FINAL_ERRORS = (ConfigError, DataError, AccessError, MissingError, SourceError, UriError)
+FINAL_ERRORS = (ConfigError, DataError, AccessError, SourceError, UriError)
 FINAL_KINDS = ("config", "data")
 """Errors, and their kinds in the ledger, that a retry would only repeat."""
 
@@ -70,7 +70,8 @@ def task_defaults(environment: Mapping[str, str] = os.environ) -> dict[str, Any]
         "retries": 4,
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": 3.0,
-        "max_retry_delay": timedelta(minutes=10),
+        # A cluster that was killed is back within a minute or two.
+        "max_retry_delay": timedelta(minutes=2),
         "retry_policy": retry_policy(),
         **({"pool": pool} if pool else {}),
     }

@@ -314,7 +314,7 @@ def test_a_store_that_cannot_be_written_fails_no_task(run_uri, drivers):
         (ConfigError("x"), RetryAction.FAIL, None),
         (DataError("x"), RetryAction.FAIL, None),
         (SourceError("x"), RetryAction.FAIL, None),
-        (MissingError("x"), RetryAction.FAIL, None),
+        (MissingError("x"), RetryAction.RETRY, 30),  # a store may say so of what is there
         (UnavailableError("x"), RetryAction.RETRY, 30),
         (StorageFailed("x"), RetryAction.RETRY, 30),
         (ClusterLost("x"), RetryAction.RETRY, 10),
