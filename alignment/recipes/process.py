@@ -42,6 +42,8 @@ class Keeper:
             [sys.executable, "-I", "-S", str(Path(keeper.__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # Two answers may come at once: what a buffer holds, `select` does not see.
+            bufsize=0,
             env={},
             cwd="/",
             start_new_session=True,
@@ -52,8 +54,9 @@ class Keeper:
         """Write a line to it."""
         pipe = _open(self.process.stdin)
         try:
-            pipe.write(line.encode() + b"\n")
-            pipe.flush()
+            data = line.encode() + b"\n"
+            while data:
+                data = data[pipe.write(data) :]
         except OSError as error:
             raise TaskFailed(f"the process that starts programs has died ({error})") from None
 

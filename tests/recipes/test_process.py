@@ -1,5 +1,6 @@
 """Programs on a worker: how they end, and that they never outlive it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -98,6 +99,16 @@ def test_a_program_that_prints_without_end_is_ended(run, monkeypatch):
     monkeypatch.setattr(process, "MAX_LOG_BYTES", 1000)
     with pytest.raises(TaskFailed, match="printed more than 1000 bytes"):
         run("import time\nprint('x' * 2000, flush=True)\ntime.sleep(60)")
+
+
+def test_a_program_that_ends_before_anyone_looks_is_not_waited_for(tmp_path):
+    keeper = process.Keeper()
+    log = str(tmp_path / "log")
+    keeper.send(json.dumps({"argv": ["/bin/true"], "env": {}, "cwd": "/", "log": log}))
+    time.sleep(1.0)  # both answers are there
+    assert "pid" in keeper.receive(5.0)
+    assert keeper.receive(5.0) == {"status": 0}
+    keeper.close()
 
 
 def test_a_program_that_is_not_there_is_reported(tmp_path):
