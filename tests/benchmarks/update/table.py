@@ -138,7 +138,9 @@ class Row:
     units: int
     planned: int
     computed: int
-    unplanned: int
+    unplanned: frozenset[Name]
+    spared: frozenset[Name]
+    """Planned and not computed: what they read had the same bytes again."""
     seconds: float
     sections_anew: int
     voxels_outside_same: bool
@@ -214,7 +216,8 @@ def _measured(name: str, bench: Bench, volume: Path, client: Client) -> Row:
         len(other),
         len(plan.done()),
         len(computed),
-        len(computed - plan.done()),
+        computed - plan.done(),
+        plan.done() - computed,
         seconds,
         new.shape[0] - len(still),
         bool((old[still] == new[still]).all()),
@@ -234,7 +237,7 @@ def table(rows: list[Row], whole: Mapping[str, float]) -> str:
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     lines += [
-        f"| {row.name} | {row.planned} | {row.computed} | {row.units} | {row.unplanned} | "
+        f"| {row.name} | {row.planned} | {row.computed} | {row.units} | {len(row.unplanned)} | "
         f"{row.sections_anew} | {row.seconds:.0f} | {row.seconds / whole['seconds']:.0%} | "
         f"{row.shards_same} | {'identical' if row.voxels_outside_same else 'DIFFER'} |"
         for row in rows
@@ -262,6 +265,10 @@ def main() -> None:
         rows = [measure(name, first, stack, client) for name in options.only or CHANGES]
     text = table(rows, whole)
     print(text)
+    for row in rows:
+        for what, names in (("not planned", row.unplanned), ("spared", row.spared)):
+            for name in sorted(names):
+                print(f"{row.name}: {what}: {'/'.join(name)}")
     if options.write:
         write_table(PAGE, TABLE, text)
 
