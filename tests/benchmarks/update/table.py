@@ -43,8 +43,6 @@ CONFIG: dict[str, Any] = {
         "aligned_chunk": [SHARD_Z, 64, 64],
     },
 }
-FORESEEN_BY_RESULTS = {("coarse", "far")}
-"""Whether sections are looked for farther away, only results tell; not planned."""
 
 
 @dataclass
@@ -205,7 +203,8 @@ def _measured(name: str, bench: Bench, volume: Path, client: Client) -> Row:
     if problems:
         raise RuntimeError(f"{name}: {problems[0]}")
     one, other = keys(before), keys(after)
-    computed = {n for n in other if one.get(n) != other[n] and n[:2] not in FORESEEN_BY_RESULTS}
+    computed = {n for n in other if one.get(n) != other[n] and not _is_called_for(n)}
+    planned = {n for n in plan.done() if not _is_called_for(n)}
     base = load(after).base
     still = sorted(base.fields) if base else []
     old, new = (open_aligned(volume, at=epoch).values for epoch in (1, 2))
@@ -214,15 +213,21 @@ def _measured(name: str, bench: Bench, volume: Path, client: Client) -> Row:
     return Row(
         name,
         len(other),
-        len(plan.done()),
+        len(planned),
         len(computed),
-        computed - plan.done(),
-        plan.done() - computed,
+        frozenset(computed - planned),
+        frozenset(planned - computed),
         seconds,
         new.shape[0] - len(still),
         bool((old[still] == new[still]).all()),
         f"{same} of {len(has)}",
     )
+
+
+def _is_called_for(name: Name) -> bool:
+    """Return whether only results call for a unit: a search farther away, a retried match."""
+    stage, phase, _ = name
+    return (stage, phase) == ("coarse", "far") or (stage == "match" and phase.startswith("retry"))
 
 
 def table(rows: list[Row], whole: Mapping[str, float]) -> str:
