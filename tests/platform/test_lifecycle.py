@@ -54,12 +54,17 @@ def pretend(home: Home, config, supervisor: ProcessId | None, *services: Service
     write_private(home.state, state.model_dump_json())
 
 
-def test_up_returns_at_once_when_all_is_ready(home, config, sleeper):
+def test_up_returns_at_once_when_all_is_ready(home, config, sleeper, monkeypatch):
     pretend(home, config, sleeper(), ServiceState(name="x", title="X", status="ready"))
+    set_up = []
+    monkeypatch.setattr(
+        "alignment.platform.lifecycle.set_up_airflow", lambda _, config: set_up.append(config)
+    )
     seen: list[tuple[str, str]] = []
     platform = up(config, lambda title, status: seen.append((title, status)))
     assert platform.config == config
     assert seen == [("X", "ready")]
+    assert set_up == [config], "what a user deleted from Airflow's database is there again"
 
 
 def test_up_quotes_the_log_of_what_was_given_up_and_asks_to_try_again(
