@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from alignment.platform.credentials import ensure_credentials
 from alignment.platform.errors import PlatformError
 from alignment.platform.lifecycle import down, info, up
 from alignment.platform.processes import ProcessId, identify, is_alive, kill_session, start
@@ -56,6 +57,7 @@ def pretend(home: Home, config, supervisor: ProcessId | None, *services: Service
 
 def test_up_returns_at_once_when_all_is_ready(home, config, sleeper, monkeypatch):
     pretend(home, config, sleeper(), ServiceState(name="x", title="X", status="ready"))
+    ensure_credentials(home)
     set_up = []
     monkeypatch.setattr(
         "alignment.platform.lifecycle.set_up_airflow", lambda _, config: set_up.append(config)
