@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from alignment.confidence import Model, parse_model, shipped_model
+from alignment.confidence_model import Model, parse_model, shipped_model
 from alignment.config import PipelineConfig
 from alignment.errors import DataError
 from storage.grid import ZYX

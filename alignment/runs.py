@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -42,7 +42,7 @@ class Run:
     section_names: tuple[str, ...]
     config: PipelineConfig
     provenance: Mapping[str, Any]
-    attachments: Mapping[str, Any]
+    attachments: Mapping[str, Any] = field(default_factory=dict)
     """What was frozen by `alignment.attachments`."""
     base: Base | None = None
     """The run that this one updates, and what it keeps of it; None for one from scratch."""

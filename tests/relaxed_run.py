@@ -66,7 +66,8 @@ def relaxed_run(
             dimension_names=tuple("zabc"[: values.ndim]),
         )
         inputs.write_all(array, values)
-    records.record(run.uri, "coarse", "solve", "all", {"canvas": list(canvas)})
+    placed = {"canvas": list(canvas), "seat": [0, 0], "matrices": matrices.tolist()}
+    records.record(run.uri, "coarse", "solve", "all", placed)
     return run.uri
 
 

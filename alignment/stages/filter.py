@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.attachments import confidence_model
-from alignment.confidence import RIGHT_PX, Model, reject_unsure
+from alignment.confidence import RIGHT_PX, reject_unsure
+from alignment.confidence_model import Model
 from alignment.damage import Damage, damage_distance
 from alignment.filter import count_reasons, judge_section, leave_out
 from alignment.match import CHANNELS, grid_spacing_px

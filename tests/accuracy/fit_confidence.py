@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from alignment.confidence import RIGHT_PX, STATISTICS, Model, statistics
+from alignment.confidence import RIGHT_PX, STATISTICS, statistics
+from alignment.confidence_model import Model
 from alignment.config import PipelineConfig
 from alignment.filter import judge_section
 from storage.provenance import module_code

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from alignment.confidence import STATISTICS, Model
+from alignment.confidence import STATISTICS
+from alignment.confidence_model import Model
 from tests.accuracy.changing import COPIES, make_changing
 from tests.accuracy.fit_confidence import Sample, calibration, fit, monotone, predict
 from tests.accuracy.recipes import RECIPES

@@ -1,17 +1,10 @@
 import numpy as np
 import pytest
 
-from alignment.confidence import (
-    STATISTICS,
-    Model,
-    confidence,
-    reject_unsure,
-    shipped_model,
-    solver_weight,
-    statistics,
-)
+from alignment.confidence import STATISTICS, confidence, reject_unsure, solver_weight, statistics
+from alignment.confidence_model import Model, parse_model, shipped_model
 from alignment.config import FilterConfig
-from alignment.errors import ShapeError
+from alignment.errors import DataError, ShapeError
 from alignment.filter import Judged, Reason
 from alignment.match import CHANNELS
 
@@ -148,3 +141,10 @@ def test_other_shapes_are_refused():
         judge(matches()[:9])
     with pytest.raises(ShapeError, match=r"cycle_px must have shape \(12, 14\), got \(3, 3\)"):
         judge(matches(), np.zeros((3, 3), np.float32))
+
+
+def test_a_model_that_is_none_is_refused_in_words():
+    assert parse_model(shipped_model().text()) == shipped_model()
+    for text in ("", "[1]", '{"bias": 1}', '{"logits": [0], "probabilities": [1], "weigths": {}}'):
+        with pytest.raises(DataError, match="expected a model of confidence"):
+            parse_model(text)

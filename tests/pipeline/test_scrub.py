@@ -8,6 +8,7 @@ from alignment.errands.drive import place_of, run
 from alignment.runs import load
 from storage import ledger
 from storage.commit.verify import verify_volume
+from storage.publish import read_pointer
 from storage.store import join, read_json
 from storage.uri import local_path
 
@@ -89,8 +90,7 @@ def test_what_cannot_be_mended_stays_red(volume, scrub):
 
 
 def load_uri(volume):
-    (key,) = [path.name for path in (local_path(volume) / "runs").iterdir()]
-    return join(volume, "runs", key)
+    return join(volume, "runs", read_pointer(volume).run)
 
 
 def test_a_volume_without_a_run_is_an_error_and_leaves_no_old_result(tmp_path, scrub, volume):

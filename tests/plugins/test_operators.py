@@ -105,7 +105,7 @@ def test_a_driver_that_is_alive_is_watched_not_doubled(run_uri, drivers):
 
 def test_the_scheduler_forgets_the_driver_of_a_finished_stage(run_uri, drivers):
     run(operator(run_uri))
-    assert DaskHook().look_up(driver_name(run_uri, "match")).status == "unknown"
+    assert DaskHook().look_up(driver_name(run_uri, "match")).status == "gone"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_slab_has_a_driver_and_a_state_of_its_own(run_uri, slab_drivers, drive
     assert slab_drivers == [("match", run_uri, "64-127")]
     assert drivers.calls == []
     assert ledger.read_state(run_uri, "match").status == "waiting"
-    assert DaskHook().look_up(driver_name(run_uri, "match.z000064")).status == "unknown"
+    assert DaskHook().look_up(driver_name(run_uri, "match.z000064")).status == "gone"
 
 
 def test_a_slab_of_a_finished_stage_is_finished(run_uri, slab_drivers):

@@ -40,4 +40,4 @@ def test_a_units_key_reads_no_metadata_of_packages(tmp_path, monkeypatch):
         raise AssertionError("the versions of libraries are read once a process")
 
     monkeypatch.setattr("importlib.metadata.version", read)
-    assert work(made.units[1]) == {"n": 1, "bytes_written": 0}
+    assert work(made.units[1]).items() >= {"n": 1, "bytes_written": 0}.items()

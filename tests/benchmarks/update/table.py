@@ -24,7 +24,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from alignment.blockwise import Client, local_client
-from alignment.confidence import shipped_model
+from alignment.confidence_model import shipped_model
 from alignment.phantom import Phantom, PhantomConfig
 from alignment.planning.rehearsal import Name, rehearse
 from alignment.runs import load, prepare
