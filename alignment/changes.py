@@ -46,14 +46,14 @@ class Changes:
         if not self.base:
             return f"nothing is published yet; {len(self.new)} sections are new"
         told = [
-            f"{len(names)} {what} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+            f"{len(names)} {what}{'s' * (len(names) > 1)} ({_shortened(names)})"
             for what, names in (
-                ("new", self.new),
-                ("changed", self.changed),
-                ("removed", self.removed),
-                ("moved", self.moved),
-                ("settings changed", self.settings),
-                ("stages with newer code", self.code),
+                ("new section", self.new),
+                ("changed section", self.changed),
+                ("removed section", self.removed),
+                ("moved section", self.moved),
+                ("other setting", self.settings),
+                ("newer stage", self.code),
             )
             if names
         ]
@@ -97,6 +97,10 @@ def compare(base: str, before: Frozen, now: Frozen) -> Changes:
         settings=(*changed_settings(before, now), *(["volume.resolution_nm"] * resolution)),
         code=changed_code(before, now),
     )
+
+
+def _shortened(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _named(frozen: Frozen) -> list[tuple[str, tuple[str, str]]]:

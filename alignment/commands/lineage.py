@@ -20,7 +20,7 @@ from alignment.stages.units import Ref, Section
 from storage.commit import manifest
 from storage.commit.manifest import Line
 from storage.grid import Box, tile
-from storage.journal import Journal
+from storage.journal import Journal, digest_of
 from storage.publish import versions
 from storage.volume import open_array, write_unit
 
@@ -204,7 +204,9 @@ def print_lineage(found: Lineage, *, as_json: bool) -> None:
     if found.kept_from:
         out.print(f"fields of sections far from any change were kept from run {found.kept_from}")
     for model in found.models:
-        out.print(f"with {model[:100]}", markup=False)
+        kind, _, text = model.partition(" ")
+        said = f"model of confidence {digest_of(text.encode())[:16]}" if kind == "model" else model
+        out.print(f"with {said}", markup=False)
     out.print("--json shows settings, versions of libraries and fingerprints")
 
 

@@ -163,7 +163,7 @@ class _Play:
                 parameters = parameters_of(self.run, phase.parameters)
                 for unit in phase.units:
                     planned = self._judge(stage, phase, unit, parameters)
-                    if planned.is_done:
+                    if planned.is_done and not self._gives_the_same(stage, phase):
                         self.dirty[stage, phase.name, unit.label] = planned.causes
                     self._assume(stage, phase, unit, planned)
                     yield planned
@@ -183,9 +183,16 @@ class _Play:
             digests = [item if isinstance(item, str) else self._content(item) for item in inputs]
             if key_from(stage, phase.name, unit, parameters, digests) == line.key:
                 return PlannedUnit(*name, "taken over")
-        own = self._own_causes(stage, phase, unit) if not causes or stage == "ingest" else []
-        told = tuple([*own, *causes][:MAX_CAUSES]) or ("what it reads",)
+        own = self._own_causes(stage, phase, unit)
+        if not (own or causes) and self._gives_the_same(stage, phase):
+            own = ["places that are held"]
+        told = tuple(dict.fromkeys([*own, *causes]))[:MAX_CAUSES] or ("what it reads",)
         return PlannedUnit(*name, "new" if line is None else "again", told)
+
+    def _gives_the_same(self, stage: str, phase: Phase) -> bool:
+        """Return whether a unit is done again for what it was told to hold: all places."""
+        holds = self.run.base.places if self.run.base else ()
+        return (stage, phase.name) == ("coarse", "solve") and len(holds) == self.run.shape[0]
 
     def _own_causes(self, stage: str, phase: Phase, unit: Unit) -> list[str]:
         keys = [f"code {stage}", *phase.parameters]
@@ -209,6 +216,7 @@ class _Play:
             value = well(self.run, stage, phase.name, unit)
         else:
             value = self.scratch.value(stage, phase.name, unit.label)
-        if (stage, phase.name) == ("coarse", "solve") and planned.is_done:
+        is_solve = (stage, phase.name) == ("coarse", "solve")
+        if is_solve and planned.is_done and not self._gives_the_same(stage, phase):
             value = unplaced(self.run, value)
         records.record(self.run.uri, stage, phase.name, unit.label, value)

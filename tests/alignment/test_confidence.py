@@ -145,6 +145,6 @@ def test_other_shapes_are_refused():
 
 def test_a_model_that_is_none_is_refused_in_words():
     assert parse_model(shipped_model().text()) == shipped_model()
-    for text in ("", "[1]", '{"bias": 1}', '{"logits": [0], "probabilities": [1], "weigths": {}}'):
+    for text in ("", "[1]", '{"bias": 1}', '{"logits": [0], "probabilities": [1], "slope": 1}'):
         with pytest.raises(DataError, match="expected a model of confidence"):
             parse_model(text)
