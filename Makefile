@@ -3,6 +3,9 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A test whose time-out (pyproject.toml) is swallowed by an event loop or a broad except would wait
+# for ever: then the process ends, with the stacks of all threads.
+BACKSTOP := -o faulthandler_timeout=720 -o faulthandler_exit_on_timeout=true
 # One thread in BLAS: the work is parallel over processes already.
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
@@ -42,7 +45,7 @@ demo: install
 	@$(BIN)/petalign demo $(if $(DATA),--data "$(DATA)") $(foreach setting,$(SET),--set $(setting))
 
 test: install
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" $(BACKSTOP)
 
 test-all: install
 	@$(BIN)/python -m pytest

@@ -32,14 +32,31 @@ experiments:
   first: {command: "python task.py --in=file://%s/raw", parameters: {n: [1, 2]}, retries: 0}
 """
 
+INDEPENDENT = """
+files: [task.py]
+experiments:
+  many: {command: python task.py, parameters: {n: [1, 2]}, retries: 0}
+  one: {command: python task.py, retries: 0}
+"""
+"""`dag.test` runs one task after the other, in no set order: none may wait for another."""
+
 
 @pytest.fixture
-def frozen(tmp_path, connect, scheduler_address):
+def freeze_text(tmp_path, connect, scheduler_address):
     connect(scheduler_address, allowed_uris=[f"file://{tmp_path}"])
-    (tmp_path / "task.py").write_text("print('done')")
-    (tmp_path / "recipe.yaml").write_text(RECIPE % tmp_path)
-    yield load(freeze(tmp_path / "recipe.yaml", f"{tmp_path}/recipes"))
+
+    def freeze_text(text, program="print('done')"):
+        (tmp_path / "task.py").write_text(program)
+        (tmp_path / "recipe.yaml").write_text(text)
+        return load(freeze(tmp_path / "recipe.yaml", f"{tmp_path}/recipes"))
+
+    yield freeze_text
     process.end_idle()
+
+
+@pytest.fixture
+def frozen(tmp_path, freeze_text):
+    return freeze_text(RECIPE % tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +85,24 @@ def test_parsing_the_dag_imports_nothing_heavy():
     assert answer.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_recipe_runs_as_mapped_tasks_with_readable_names(dag, frozen):
-    run = dag.test(run_conf={"recipe": frozen.uri})
+def test_a_recipe_runs_as_mapped_tasks_with_readable_names(dag, freeze_text):
+    recipe = freeze_text(INDEPENDENT)
+    run = dag.test(run_conf={"recipe": recipe.uri})
     assert run.state == "success"
-    assert look(frozen).state == "done"
+    assert look(recipe).state == "done"
     names = {
         ti.rendered_map_index: ti.state for ti in run.get_task_instances() if ti.task_id == "run"
     }
-    assert names == {"first 00000-00001": "success", "last 00000": "success"}
+    assert names == {"many 00000-00001": "success", "one 00000": "success"}
 
 
 @pytest.mark.slow
-def test_a_program_that_fails_fails_the_run_without_retries_by_airflow(dag, tmp_path, frozen):
-    (tmp_path / "task.py").write_text("raise SystemExit(9)")
-    failing = load(freeze(tmp_path / "recipe.yaml", f"{tmp_path}/recipes"))
+def test_a_program_that_fails_fails_the_run_without_retries_by_airflow(dag, freeze_text):
+    failing = freeze_text(INDEPENDENT, program="raise SystemExit(9)")
     run = dag.test(run_conf={"recipe": failing.uri})
     assert run.state == "failed"
     tries = {ti.rendered_map_index: ti.try_number for ti in run.get_task_instances()}
-    assert tries["first 00000-00001"] == 1
+    assert tries["many 00000-00001"] == 1
     assert look(failing).experiments[0].starts == 2
 
 
