@@ -169,7 +169,7 @@ def _service(home: Home, service: ServiceState) -> Finding:
     found = f"{service.status}, pid {service.process.pid}, {memory / 2**20:.0f} MiB"
     if service.restarts:
         found += f", started again {service.restarts} times"
-    if service.status != "ready":
+    if service.status != "ready" or service.message:
         return Finding(service.title, "warn", f"{found}; {service.message}", f"see {log}")
     return Finding(service.title, "ok", found)
 

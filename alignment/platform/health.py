@@ -73,3 +73,12 @@ def expect_airflow(config: PlatformConfig, part: str, started: float) -> None:
     # The last words of a predecessor that was killed do not count.
     if heartbeat and datetime.fromisoformat(heartbeat).timestamp() < started:
         raise NotReady(f"the {part} has not reported yet")
+
+
+def expect_heartbeat(config: PlatformConfig, part: str, started: float) -> None:
+    """Raise NotReady if Airflow says that a part has fallen silent.
+
+    That Airflow's API does not answer is no news of the part.
+    """
+    with suppress(OSError):
+        expect_airflow(config, part, started)

@@ -9,6 +9,7 @@ import json
 import shutil
 import socket
 from contextlib import closing, suppress
+from http.client import HTTPConnection
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,13 @@ def prepare_bucket(config: PlatformConfig, credentials: Credentials) -> None:
     socket.create_connection(("127.0.0.1", config.s3_port), timeout=1.0).close()
     with closing(_client(config, credentials)) as s3:
         _prepare_bucket(s3, config)
+
+
+def expect_answer(config: PlatformConfig) -> None:
+    """Raise OSError or HTTPException if the server does not answer, be it with a refusal."""
+    with closing(HTTPConnection("127.0.0.1", config.s3_port, timeout=5.0)) as connection:
+        connection.request("GET", "/")
+        connection.getresponse().read()
 
 
 def _prepare_bucket(s3: Any, config: PlatformConfig) -> None:

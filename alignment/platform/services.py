@@ -19,7 +19,7 @@ from alignment.platform.config import PlatformConfig, checkout
 from alignment.platform.credentials import Credentials
 from alignment.platform.environment import s3_environment, without_proxy
 from alignment.platform.errors import PlatformError
-from alignment.platform.health import expect_airflow, expect_workers
+from alignment.platform.health import expect_airflow, expect_heartbeat, expect_workers
 from alignment.platform.state import Home
 from alignment.worker_environment import WORKER_ENVIRONMENT
 
@@ -37,6 +37,8 @@ class Service:
     environment: Mapping[str, str]
     folder: Path
     probe: Probe
+    vital: Probe | None = None
+    """Asked now and then while it is ready: a process may live and do nothing any more."""
     after: tuple[str, ...] = ()
     """Services that must be ready before this one is started."""
     restart_with: tuple[str, ...] = ()
@@ -105,6 +107,7 @@ def services(home: Home, config: PlatformConfig, credentials: Credentials) -> li
         environment=_base_environment(home),
         folder=home.s3,
         probe=lambda _: seaweed.prepare_bucket(config, credentials),
+        vital=lambda _: seaweed.expect_answer(config),
         # It waits 15 s for its own connections. What it has acknowledged is in its files.
         grace_s=1.0,
         stop_first=False,
@@ -117,13 +120,14 @@ def _airflow_services(
     home: Home, config: PlatformConfig, credentials: Credentials
 ) -> list[Service]:
     make = partial(Service, environment=_airflow(home, config, credentials), folder=home.airflow)
-    health = partial(expect_airflow, config)
+    health, vital = partial(expect_airflow, config), partial(expect_heartbeat, config)
     return [
         make(
             name="airflow-api",
             title="Airflow API and pages",
             command=_module("airflow", "api-server"),
             probe=partial(health, "metadatabase"),
+            vital=partial(health, "metadatabase"),
             grace_s=3.0,
         ),
         make(
@@ -132,6 +136,7 @@ def _airflow_services(
             # Logs lie on the disk that the API reads; the server for them would listen publicly.
             command=_module("airflow", "scheduler", "--skip-serve-logs"),
             probe=partial(health, "scheduler"),
+            vital=partial(vital, "scheduler"),
             after=("airflow-db",),
         ),
         make(
@@ -139,6 +144,7 @@ def _airflow_services(
             title="Airflow DAG processor",
             command=_module("airflow", "dag-processor"),
             probe=partial(health, "dag_processor"),
+            vital=partial(vital, "dag_processor"),
             after=("airflow-db",),
         ),
         make(
@@ -146,6 +152,7 @@ def _airflow_services(
             title="Airflow triggerer",
             command=_module("airflow", "triggerer", "--skip-serve-logs"),
             probe=partial(health, "triggerer"),
+            vital=partial(vital, "triggerer"),
             after=("airflow-db",),
             # It waits 10 s for its triggers, which another triggerer takes over anyway.
             grace_s=2.0,
@@ -181,6 +188,7 @@ def _dask(home: Home, config: PlatformConfig, credentials: Credentials) -> list[
             title="Dask scheduler",
             command=_module("dask", *scheduler),
             probe=partial(expect_workers, config, at_least=0),
+            vital=partial(expect_workers, config, at_least=0),
             restart_with=("dask-workers",),
             stop_first=False,
         ),

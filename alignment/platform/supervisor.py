@@ -122,14 +122,19 @@ class Supervisor:
                 self._start(watched)
         elif watched.state.status in ("starting", "ready"):
             if not watched.lives():
-                watched.bury()
-                for other in self._watched:
-                    if other.service.name in watched.service.restart_with:
-                        other.restart(because=watched.service.title)
+                self._bury(watched)
             elif watched.state.status == "starting":
                 watched.probe()
+            elif trouble := watched.examine():
+                self._bury(watched, f"killed, since it did not work any more: {trouble}")
             else:
                 watched.forgive()
+
+    def _bury(self, watched: Watched, ended: str | None = None) -> None:
+        watched.bury(ended)
+        for other in self._watched:
+            if other.service.name in watched.service.restart_with:
+                other.restart(because=watched.service.title)
 
     def _start(self, watched: Watched) -> None:
         watched.start(self._home)

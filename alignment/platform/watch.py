@@ -21,6 +21,11 @@ STEADY_S = 10.0
 BACKOFF_S = (0.2, 1.0, 3.0, 8.0)
 """Waits before the first, second, ... start again."""
 PROBE_S = 0.3
+VITAL_S, UNWELL_S = 10.0, 60.0
+"""Between two looks at a service that is ready, and how long it may be unwell before it is killed.
+
+Airflow says that a part is unwell 20 s after its last heartbeat. A busy machine is no reason.
+"""
 
 _log = logging.getLogger("petalign.supervisor")
 
@@ -38,6 +43,9 @@ class Watched:
     """When it may be started again; this and the next two are s of the monotonic clock."""
     probe_due: float = 0.0
     ready_since: float = 0.0
+    well_at: float = 0.0
+    """When it was last seen to do its work."""
+    vital_due: float = 0.0
 
     @classmethod
     def of(cls, service: Service, known: PlatformState | None = None) -> Watched:
@@ -93,8 +101,24 @@ class Watched:
             self.probe_due = time.monotonic() + PROBE_S
         else:
             _log.info("%s is ready", self.service.name)
-            self.ready_since = time.monotonic()
+            self.ready_since = self.well_at = time.monotonic()
+            self.vital_due = self.ready_since + VITAL_S
             self.set(status="ready", message="")
+
+    def examine(self) -> str:
+        """Ask whether it still does its work; return why not once that has lasted too long."""
+        if self.service.vital is None or time.monotonic() < self.vital_due:
+            return ""
+        self.vital_due = time.monotonic() + VITAL_S
+        try:
+            self.service.vital(self.state.started)
+        except Exception as error:  # as in `probe`
+            message = _first_line(error)
+        else:
+            message, self.well_at = "", time.monotonic()
+        if self.state.message != message:
+            self.set(message=message)
+        return message if time.monotonic() - self.well_at > UNWELL_S else ""
 
     def forgive(self) -> None:
         """Forget earlier deaths once it has been ready for a while."""

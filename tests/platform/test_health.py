@@ -29,6 +29,14 @@ def test_a_heartbeat_since_the_start_makes_it_ready(config, monkeypatch):
     health_module.expect_airflow(config, "scheduler", 1_767_225_600.0 + 5)
 
 
+def test_a_silent_api_is_no_news_of_the_other_parts(config, monkeypatch):
+    health_module.expect_heartbeat(config, "scheduler", 0.0)
+    health = {"status": "unhealthy", "latest_scheduler_heartbeat": "2026-01-01T00:00:09+00:00"}
+    monkeypatch.setattr(health_module, "airflow_health", lambda _: {"scheduler": health})
+    with pytest.raises(NotReady, match="is unhealthy"):
+        health_module.expect_heartbeat(config, "scheduler", 0.0)
+
+
 def test_too_few_workers_are_counted(config, monkeypatch):
     monkeypatch.setattr(health_module, "dask_workers", lambda _: 1)
     with pytest.raises(NotReady, match="1 of 2 workers"):

@@ -234,3 +234,42 @@ def test_a_full_disk_does_not_end_the_supervisor(home, supervise, monkeypatch):
     step_until(supervisor, lambda: states(home)["one"].status == "ready")
     assert is_alive(states(home)["one"].process)
     assert states(home)["one"].process != before
+
+
+def test_a_service_that_lives_but_does_not_work_any_more_is_started_again(
+    home, supervise, monkeypatch
+):
+    monkeypatch.setattr(watch, "VITAL_S", 0.0)
+    monkeypatch.setattr(watch, "UNWELL_S", 0.5)
+    ill: list[ProcessId | None] = []
+
+    def vital(_: float) -> None:
+        if states(home)["head"].process in ill:
+            raise NotReady("no heartbeat")
+
+    head = make("head", vital=vital, restart_with=("tail",))
+    supervisor = supervise(head, make("tail"))
+    step_until(supervisor, lambda: all(states(home)[n].status == "ready" for n in ("head", "tail")))
+    old = states(home)
+    ill.append(old["head"].process)
+    step_until(supervisor, lambda: states(home)["head"].message == "no heartbeat")
+    assert states(home)["head"].process == old["head"].process, "it is not killed at once"
+    step_until(supervisor, lambda: states(home)["head"].process not in (None, *ill))
+    assert not is_alive(old["head"].process)
+    assert states(home)["head"].restarts == 1
+    step_until(supervisor, lambda: all(states(home)[n].status == "ready" for n in ("head", "tail")))
+    assert states(home)["tail"].process != old["tail"].process
+
+
+def test_a_service_that_is_unwell_for_a_moment_is_left_alone(home, supervise, monkeypatch):
+    monkeypatch.setattr(watch, "VITAL_S", 0.0)
+    bad_moments = ["no answer", "no answer"]
+
+    def vital(_: float) -> None:
+        if bad_moments:
+            raise OSError(bad_moments.pop())
+
+    supervisor = supervise(make("one", vital=vital))
+    step_until(supervisor, lambda: states(home)["one"].message == "no answer")
+    step_until(supervisor, lambda: not states(home)["one"].message)
+    assert (states(home)["one"].status, states(home)["one"].restarts) == ("ready", 0)
