@@ -260,10 +260,24 @@ def _pyramid(stack: Stack) -> StageCount:
 
 
 def _qc(stack: Stack) -> StageCount:
-    nz, side, pairs = stack.shape[0], stack.config.qc.chunk_px, stack.pairs(1)
-    grid = tuple(max(n // side, 1) for n in stack.canvas)
-    arrays = tuple(_rows(f"qc/{k}", pairs, (nz, *grid), (1, *grid), 4) for k in ("before", "after"))
-    return StageCount("qc", (Part("pairs", pairs, True), Part("report", 1)), arrays, loose=2)
+    shape, chunk = compared_grid(stack)
+    one = _image("qc", shape, chunk, chunk)
+    blocks = one.objects
+    arrays = tuple(
+        replace(one, path=f"qc/{k}", nbytes=4 * one.nbytes, chunk_bytes=4 * one.chunk_bytes)
+        for k in ("before", "after")
+    )
+    return StageCount("qc", (Part("shards", blocks, True), Part("report", 1)), arrays, loose=2)
+
+
+def compared_grid(stack: Stack) -> tuple[ZYX, ZYX]:
+    """Return shape and chunk of the correlations of neighbours: a chunk for each aligned shard."""
+    layout, side = stack.config.volume, stack.config.qc.chunk_px
+    inner, outer = cut_grid(stack.aligned_shape, layout.aligned_chunk, layout.aligned_shard)
+    depth, *sides = outer or inner
+    shape = (stack.shape[0], *(max(n // side, 1) for n in stack.canvas))
+    chunk = (depth, *(max(n // side, 1) for n in sides))
+    return shape, tuple(min(c, n) for c, n in zip(chunk, shape, strict=True))
 
 
 def _publish(stack: Stack) -> StageCount:

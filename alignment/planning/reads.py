@@ -11,7 +11,9 @@ from math import ceil, prod
 from typing import NamedTuple
 
 from alignment.match import CHANNELS
+from alignment.planning.counts import compared_grid
 from alignment.planning.stack import Stack
+from alignment.stages.correlations import halo_px
 from alignment.stages.matched import BLOCK_NODES
 from storage.grid import cut_grid
 from storage.ome import level_shape
@@ -151,15 +153,24 @@ def _qc(stack: Stack) -> Iterator[Read]:
     pairs, layout = stack.pairs(1), stack.config.volume
     inner, outer = cut_grid(stack.aligned_shape, layout.aligned_chunk, layout.aligned_shard)
     depth, cy, _ = inner
-    _, sy, sx = outer or inner
+    *_, sx = outer or inner
     ny, nx = stack.canvas
-    shards = ceil(ny / sy) * ceil(nx / sx)
-    yield _section(stack, 0, 2 * pairs)
-    yield Read("aligned", 2 * pairs * stack.canvas_px * depth, 2 * pairs * (2 * shards + 1))
+    shape, chunk = compared_grid(stack)
+    side, halo = stack.config.qc.chunk_px, halo_px(stack.config.qc.smoothing_px)
+    units = tuple(ceil(n / c) for n, c in zip(shape, chunk, strict=True))
+    # A unit sees its own part and a halo, and of the section before its first one as much again.
+    grown = [
+        min(n + (k - 1) * 2 * ceil(halo / side) * side, k * n)
+        for n, k in zip((ny, nx), units[1:], strict=True)
+    ]
+    before = units[0] - 1
+    yield Read("sections", (pairs + 1 + before) * prod(grown), 3 * prod(units[1:]) * pairs)
+    layers = stack.shape[0] + before * depth
+    yield Read("aligned", layers * prod(grown), 6 * prod(units))
     # The re-slice: one row of every section.
     nz = stack.shape[0]
     yield Read("sections", nz * nx * min(layout.section_chunk_px, ny), 2 * nz * ceil(nx / sx))
-    yield Read("aligned", nz * nx * cy * depth, 2 * nz * ceil(nx / sx))
+    yield Read("aligned", nz * nx * cy, 2 * ceil(nz / depth) * ceil(nx / sx))
     yield Read("fields", 3 * nz * stack.mesh_nodes * 8, 3 * nz)
     yield Read("residuals", stack.match_pairs * stack.match_nodes * 4, stack.match_pairs)
 
