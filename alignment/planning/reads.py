@@ -11,8 +11,10 @@ from math import ceil, prod
 from typing import NamedTuple
 
 from alignment.match import CHANNELS
-from alignment.planning.counts import compared_grid
+from alignment.planning.counts import compared_grid, section_units
 from alignment.planning.stack import Stack
+from alignment.planning.work import patch_side_px
+from alignment.rematch import single_level
 from alignment.stages.correlations import halo_px
 from alignment.stages.matched import BLOCK_NODES
 from storage.grid import cut_grid
@@ -35,21 +37,25 @@ def read_by(stage: str, stack: Stack) -> tuple[Read, ...]:
     return tuple(READS[stage](stack)) if stage in READS else ()
 
 
-def _section(stack: Stack, mip: int, times: int) -> Read:
+def _plane(stack: Stack, path: str, mip: int, itemsize: int, times: int) -> Read:
     """Read whole sections at a mip."""
-    layout = stack.config.volume
-    chunk, shard = (1, *2 * [layout.section_chunk_px]), (1, *2 * [layout.section_shard_px])
+    chunk, shard = section_units(stack)
     shape = level_shape(stack.shape, mip)
     inner, outer = cut_grid(shape, chunk, shard)
     objects = prod(ceil(n / u) for n, u in zip(shape[1:], (outer or inner)[1:], strict=True))
-    return Read("sections", times * stack.px(mip), times * (objects + 1))
-
-
-def _plane(stack: Stack, path: str, mip: int, itemsize: int, times: int) -> Read:
-    """Read whole sections of an array whose chunks are as large as the sections' shards."""
-    side = stack.config.volume.section_shard_px
-    objects = prod(ceil(n / side) for n in stack.run.shape_at(mip)[1:])
     return Read(path, times * stack.px(mip) * itemsize, times * (objects + 1))
+
+
+def _section(stack: Stack, mip: int, times: int) -> Read:
+    return _plane(stack, "sections", mip, 1, times)
+
+
+def _part(stack: Stack, path: str, mip: int, itemsize: int, side_px: float, times: int) -> Read:
+    """Read parts of sections, `side_px` each way at a mip, that begin anywhere in a chunk."""
+    side = stack.config.volume.section_chunk_px
+    shape = level_shape(stack.shape, mip)[1:]
+    seen = prod(min((ceil(side_px / side) + 1) * side, n) for n in shape)
+    return Read(path, round(times * seen * itemsize), 3 * times)
 
 
 def _masked(stack: Stack, times: int) -> Read:
@@ -84,12 +90,16 @@ def _coarse(stack: Stack) -> Iterator[Read]:
 
 
 def _match(stack: Stack) -> Iterator[Read]:
-    """Every block reads both sections' features whole, at every level that it searches."""
+    """Every block reads what it sees of both sections' features, at every level."""
     match = stack.config.match
     blocks = stack.match_pairs * stack.blocks + sum(stack.retried_blocks)
-    for level in (*match.levels, *match.refine):
-        yield _plane(stack, "features", level.mip, 2, 2 * blocks)
-        yield _masked(stack, 2 * blocks)
+    rounds = [(match, level) for level in match.levels]
+    rounds += [(single_level(match, level), level) for level in match.refine]
+    for config, level in rounds:
+        side = patch_side_px(stack, config, level.mip)
+        yield _part(stack, "features", level.mip, 2, side, 2 * blocks)
+        there = side * 2.0 ** (level.mip - stack.config.masks.mip)
+        yield _part(stack, "valid", stack.config.masks.mip, 1, there, 2 * blocks)
     block = 4 * len(CHANNELS) * min(BLOCK_NODES**2, stack.match_nodes)
     guides = len(match.refine) * blocks * min(9, stack.blocks)
     yield Read("matches", guides * block, guides + len(match.refine) * blocks)

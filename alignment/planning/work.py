@@ -145,21 +145,23 @@ def _pair(stack: Stack) -> float:
 
 
 def _block(stack: Stack) -> float:
-    """A section's features whole, and patches of both sections round a block of nodes."""
+    """What a block of nodes sees of two sections, with its masks, warped and searched."""
     match = stack.config.match
-    searched = sum(_patch_px(stack, match, level.mip) for level in match.levels)
+    searched = sum(patch_side_px(stack, match, level.mip) ** 2 for level in match.levels)
     again = [
-        _patch_px(stack, single_level(match, level), level.mip, margin=level.search_radius_px)
+        patch_side_px(stack, single_level(match, level), level.mip, margin=level.search_radius_px)
+        ** 2
         for level in match.refine
     ]
     # A round that warps a patch holds it with its places, in float64, and the engine's spectra.
-    return 8 * stack.px(min(match.mips)) + max(40 * searched, 80 * max(again, default=0.0))
+    return max(48 * searched, 88 * max(again, default=0.0))
 
 
-def _patch_px(stack: Stack, config: MatchConfig, mip: int, *, margin: int = 0) -> float:
-    """Return the pixels of a patch round a block of nodes."""
+def patch_side_px(stack: Stack, config: MatchConfig, mip: int, *, margin: int = 0) -> float:
+    """Return the side of a patch round a block of nodes, px at `mip`."""
     spacing, halo = grid_spacing_px(config), 2 * (halo_px(config) + margin)
-    return prod((min(BLOCK_NODES * spacing, n) + halo) / 2**mip for n in stack.canvas)
+    sides = (min(BLOCK_NODES * spacing, n) + halo for n in stack.canvas)
+    return prod(side / 2**mip for side in sides) ** 0.5
 
 
 def _judged(stack: Stack) -> float:

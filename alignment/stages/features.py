@@ -26,13 +26,15 @@ KINDS: dict[str, Callable[[FeaturesConfig], FeatureTransform]] = {"bandpass": _b
 
 def phases(run: Run) -> Iterator[Phase]:
     """Yield one phase a level, over the sections that can be aligned."""
+    layout = run.config.volume
     for mip in run.config.match.mips:
         shape = run.shape_at(mip)
         create_array(
             run.uri,
             f"features/{mip}",
             shape=shape,
-            chunk=(1, *(min(n, run.config.volume.section_shard_px) for n in shape[1:])),
+            chunk=(1, layout.section_chunk_px, layout.section_chunk_px),
+            shard=(1, layout.section_shard_px, layout.section_shard_px),
             dtype="float16",
             fill_value=0,
             dimension_names=("z", "y", "x"),
