@@ -79,16 +79,14 @@ def compare_neighbours(unit: Box, *, run_uri: str) -> Record:
     for name, see in (("before", unaligned), ("after", aligned)):
         found = np.full(unit.shape, np.nan, np.float32)
         images = see(run, (unit.start[0], unit.stop[0]), start, shape)
+        seen: tuple[int, qc.Look] | None = None
         for z, d in pairs:
-            moving = images[z - unit.start[0]]
-            if z - d >= unit.start[0]:
-                fixed = images[z - d - unit.start[0]]
-            else:
-                (fixed,) = see(run, (z - d, z - d + 1), start, shape)
-            chunks = qc.chunk_correlation(
-                moving, fixed, None, config.chunk_px, smoothing_px=config.smoothing_px
-            )
-            found[z - unit.start[0]] = chunks[inner]
+            if seen is None or seen[0] != z - d:  # the unit's first pair reaches before it
+                (before,) = see(run, (z - d, z - d + 1), start, shape)
+                seen = z - d, qc.look(before, config.smoothing_px)
+            moving = qc.look(images[z - unit.start[0]], config.smoothing_px)
+            found[z - unit.start[0]] = qc.correlate(moving, seen[1], config.chunk_px)[inner]
+            seen = z, moving
         array = open_array(run.uri, f"qc/{name}")
         record["sha256"].append(write_region(array, unit.slices, found))
         record["bytes_read"] += int(images.nbytes)
