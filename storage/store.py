@@ -48,6 +48,7 @@ __all__ = [
     "join",
     "list_names",
     "normalise_uri",
+    "parsed",
     "read_bytes",
     "read_json",
     "read_json_tagged",
@@ -88,7 +89,7 @@ def read_json(uri: str) -> Any:
     CorruptError
         If it is not JSON.
     """
-    return _parsed(uri, lambda: (read_bytes(uri), None))[0]
+    return parsed(uri, lambda: (read_bytes(uri), None))[0]
 
 
 def read_json_tagged(uri: str) -> tuple[Any, str | None]:
@@ -106,7 +107,7 @@ def read_json_tagged(uri: str) -> tuple[Any, str | None]:
             return data, durable.etag(data)
 
     try:
-        return _parsed(uri, read)
+        return parsed(uri, read)
     except MissingError:
         return None, None
 
@@ -356,7 +357,7 @@ def canonical_json(uri: str, value: Any) -> bytes:
     return text.encode() + b"\n"
 
 
-def _parsed(uri: str, read: Callable[[], tuple[bytes, str | None]]) -> tuple[Any, str | None]:
+def parsed(uri: str, read: Callable[[], tuple[bytes, str | None]]) -> tuple[Any, str | None]:
     """Return the value of what is read, and its tag.
 
     JSON carries no checksum. What a network has cut short looks like damage, and is right when it
