@@ -30,7 +30,7 @@ def predictor(network: Network, *, threads: int = 0) -> Predict:
     """
     try:
         import openvino
-        from openvino import opset8 as opset
+        from openvino import opset11 as opset
     except ImportError as error:
         raise BackendError(
             "this network is to run by OpenVINO, which is not installed: pip install openvino"
@@ -78,10 +78,9 @@ class _OpenVINO:
     def enlarge(self, x: Node) -> Node:
         return self.opset.interpolate(
             x,
-            np.array([2, 2]),
             np.array([2, 2], np.float32),
-            mode="nearest",
-            shape_calculation_mode="scales",
+            "nearest",
+            "scales",
             coordinate_transformation_mode="asymmetric",
             nearest_mode="floor",
             axes=np.array([2, 3]),
