@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-
 from inference.errors import ShapeError
+from inference.keras_on_tensorflow import tf
 
 Tensor = Any
 PLATEAU = 1e-4

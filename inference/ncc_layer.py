@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
-from inference.errors import BackendError
+from inference.keras_on_tensorflow import keras
 from inference.tf_ncc import (
     Method,
     Shape,
@@ -24,12 +22,6 @@ from inference.tf_ncc import (
     correlograms,
     normalised_convolution,
 )
-
-if keras.backend.backend() != "tensorflow":
-    raise BackendError(
-        f"the layers need Keras on TensorFlow, but its backend is {keras.backend.backend()!r}; set "
-        "KERAS_BACKEND=tensorflow before Keras is imported"
-    )
 
 
 @keras.saving.register_keras_serializable(package="petalign")
@@ -129,6 +121,21 @@ class NormalisedConvolution(keras.layers.Layer):  # type: ignore[misc]
             "similarity": self.similarity,
         }
         return {**super().get_config(), **own}
+
+
+def siamese(network: keras.Model, ncc: NCC | None = None) -> keras.Model:
+    """Return the model from [search, template] to correlograms, both through the one network.
+
+    Parameters
+    ----------
+    network : keras.Model
+        From grey values (b, y, x, 1) to features (b, y, x, c), as by `by_keras.build`.
+    ncc : NCC, optional
+        The layer at the end.
+    """
+    search, template = (keras.Input((None, None, 1), name=n) for n in ("search", "template"))
+    scores = (ncc or NCC(name="ncc"))(network(search), network(template))
+    return keras.Model([search, template], scores, name="siamese")
 
 
 def _valid_shape(shape: Shape, size: Shape, channels: int | None) -> Shape:

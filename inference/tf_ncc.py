@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import tensorflow as tf
 from scipy.fft import next_fast_len
 
 from inference.errors import ShapeError
+from inference.keras_on_tensorflow import tf
 
 Tensor = Any
 """A `tf.Tensor`; TensorFlow ships no types."""
@@ -31,9 +31,9 @@ Size = tuple[Any, Any]
 """Height and width: numbers, or tensors where they are known at run time only."""
 Shape = Sequence[int | None]
 
-CROSSOVER_PX = 49
-"""Up to so many px (h * w) of a template the spatial way is the faster of the two, forwards and
-backwards; measured by ``tests/benchmarks/ncc_layer``."""
+CROSSOVER_PX = 196
+"""Up to so many px (h * w) of a template the spatial way is the cheaper of the two with gradients,
+on CPUs; soon after it is by far the dearer: ``python -m tests.benchmarks.ncc_layer.table``."""
 
 _FLAT = 1e-12
 """A variance below this share of the largest squared value is rounding of the sums in float64."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from inference.config import NCCNetConfig
+from inference.keras_on_tensorflow import keras, tf
 from inference.model import Network, Predict
-from inference.ncc_layer import NCC
 from inference.nccnet import check_sides, layers
 
 Tensor = Any
@@ -34,21 +32,6 @@ def build_pyramid(config: NCCNetConfig, *, seed: int = 0) -> keras.Model:
     For losses that sum over levels. Weights have the names and values that `build` gives them.
     """
     return keras.Model(*_graph(config, seed, slice(None)), name="nccnet")
-
-
-def siamese(network: keras.Model, ncc: NCC | None = None) -> keras.Model:
-    """Return the model from [search, template] to correlograms, both through the one network.
-
-    Parameters
-    ----------
-    network : keras.Model
-        Of one output, as by `build`.
-    ncc : NCC, optional
-        The layer at the end.
-    """
-    search, template = (keras.Input((None, None, 1), name=n) for n in ("search", "template"))
-    scores = (ncc or NCC(name="ncc"))(network(search), network(template))
-    return keras.Model([search, template], scores, name="siamese")
 
 
 def weights_of(model: keras.Model) -> dict[str, NDArray[np.float32]]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from inference.config import NCCNetConfig
-from inference.errors import ShapeError
+from inference.errors import BackendError, ShapeError
 from inference.model import Network
 from inference.nccnet import halo_px, weight_shapes
 from tests.inference.networks import drawn, grey
@@ -16,7 +18,7 @@ tf = pytest.importorskip("tensorflow", reason="the extra `train` is not installe
 import keras  # noqa: E402
 
 from inference.backends import by_keras  # noqa: E402
-from inference.ncc_layer import NCC  # noqa: E402
+from inference.ncc_layer import NCC, siamese  # noqa: E402
 
 
 def _images(*shape, seed=0):
@@ -100,7 +102,7 @@ def test_sides_that_do_not_fit_are_refused():
 
 def test_the_siamese_model_has_one_set_of_weights():
     network = by_keras.build(NCCNetConfig(widths=(2, 3), channels=2))
-    both = by_keras.siamese(network)
+    both = siamese(network)
     assert [w.path for w in both.trainable_weights] == [w.path for w in network.trainable_weights]
     assert both.trainable_weights[0] is network.trainable_weights[0]
     search, template = _images(2, 24, 24, 1), _images(2, 8, 12, 1, seed=1)
@@ -142,3 +144,17 @@ def test_a_network_survives_keras_and_its_json():
     by_keras.set_weights(again, network.weights)
     images = _images(1, 8, 8, 1)
     np.testing.assert_array_equal(model(images), again(images))
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [("KERAS_BACKEND", "KERAS_BACKEND=tensorflow"), ("", r"pip install 'petalign\[train\]'")],
+)
+def test_what_is_missing_is_named(monkeypatch, environment, says):
+    if environment:
+        monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    else:
+        monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.delitem(sys.modules, "inference.keras_on_tensorflow")
+    with pytest.raises(BackendError, match=says):
+        importlib.import_module("inference.keras_on_tensorflow")
