@@ -129,12 +129,18 @@ def siamese(network: keras.Model, ncc: NCC | None = None) -> keras.Model:
     Parameters
     ----------
     network : keras.Model
-        From grey values (b, y, x, 1) to features (b, y, x, c), as by `by_keras.build`.
+        From grey values (b, y, x, 1) to features (b, y, x, c), as by `by_keras.build`; or to a list
+        of them, as by `build_pyramid`: then there is a correlogram for each.
     ncc : NCC, optional
         The layer at the end.
     """
     search, template = (keras.Input((None, None, 1), name=n) for n in ("search", "template"))
-    scores = (ncc or NCC(name="ncc"))(network(search), network(template))
+    layer = ncc or NCC(name="ncc")
+    seen, sought = network(search), network(template)
+    if isinstance(seen, list):
+        scores: Any = [layer(*pair) for pair in zip(seen, sought, strict=True)]
+    else:
+        scores = layer(seen, sought)
     return keras.Model([search, template], scores, name="siamese")
 
 

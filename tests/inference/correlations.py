@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
 from numpy.lib.stride_tricks import sliding_window_view
 
 
@@ -44,7 +43,7 @@ def differences(function, tensors, *, step=1e-5):
                 moved = list(tensors)
                 moved[k] = tensor.copy()
                 moved[k][index] += sign * step
-                values.append(float(function(*map(tf.constant, moved))))
+                values.append(float(function(*moved)))
             gradient[index] = (values[0] - values[1]) / (2 * step)
         gradients.append(gradient)
     return gradients

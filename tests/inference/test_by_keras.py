@@ -120,6 +120,10 @@ def test_the_pyramid_shares_names_and_ends_in_the_output():
         (4, 4, 4), (8, 8, 3), (16, 16, 2), (16, 16, 1)
     ]  # fmt: skip
     np.testing.assert_array_equal(levels[-1], by_keras.build(config, seed=3)(images))
+    found = siamese(by_keras.build_pyramid(config, seed=3))([images, images[:, :8, :12]])
+    assert [tuple(s.shape[1:]) for s in found] == [(3, 2, 4), (5, 3, 3), (9, 5, 2), (9, 5, 1)]
+    only = siamese(by_keras.build(config, seed=3))([images, images[:, :8, :12]])
+    np.testing.assert_allclose(found[-1], only, atol=1e-6)
 
 
 def test_mixed_precision_ends_in_float32():

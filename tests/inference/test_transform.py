@@ -4,9 +4,11 @@ import sys
 from contextlib import nullcontext
 from functools import cache
 
+import cv2
 import numpy as np
 import pytest
 
+from alignment.ncc import FeatureImage, find_matches
 from inference.backends.by_openvino import predictor as by_openvino
 from inference.errors import BackendError, ModelError, ShapeError
 from inference.model_file import write_model
@@ -126,3 +128,23 @@ def test_openvino_computes_what_keras_does(widths):
         np.testing.assert_allclose(ours(image), theirs(image), rtol=0, atol=1e-5)
     with pytest.raises(ShapeError, match="multiples of 4") if len(widths) > 1 else nullcontext():
         ours(grey((15, 16)))
+
+
+@pytest.mark.parametrize("shift", [(8, -4), (3, 5)])
+def test_sections_are_found_by_their_features(shift):
+    """Through the matching of the pipeline; a shift within a coarse pixel changes the features."""
+    network, predict = _keras()
+    tissue = cv2.GaussianBlur(grey((240, 240)), None, 2)
+    tissue = cv2.normalize(tissue, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    fixed = tissue[20:-20, 20:-20]
+    moving = tissue[20 + shift[0] : 220 + shift[0], 20 + shift[1] : 220 + shift[1]]
+    valid = np.ones(fixed.shape, bool)
+    transform = NetworkTransform(network, predict)
+    images = [FeatureImage.of(transform(image, valid), valid) for image in (fixed, moving)]
+    jobs = np.array([(0, y - 16, x - 16, 1, y, x) for y in (40, 90) for x in (40, 90)], np.int32)
+    found, _ = find_matches(images, jobs, template_px=64, search_radius_px=16, min_overlap=0.5)
+    offsets = found.offset - 16
+    exact = all(n % network.config.step_px == 0 for n in shift)
+    for axis in (0, 1):
+        np.testing.assert_allclose(offsets[axis], shift[axis], atol=0.02 if exact else 0.5)
+    assert found.score.min() > (0.99 if exact else 0.5)
