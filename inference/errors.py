@@ -3,6 +3,7 @@
 InferenceError
 |- ShapeError     an array has another shape than the computation needs
 |- ModelError     a model's file is damaged, or is not the model that was asked for: do not retry
+|- TrainingError  training cannot begin or go on as it was asked for
 `- BackendError   the library that would compute is not installed, or is set up otherwise
 """
 
@@ -21,3 +22,7 @@ class ModelError(InferenceError, ValueError):
 
 class BackendError(InferenceError, ImportError):
     """What a network runs on is missing."""
+
+
+class TrainingError(InferenceError, ValueError):
+    """Training cannot begin or go on as it was asked for."""

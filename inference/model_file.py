@@ -102,6 +102,12 @@ def _decode(content: bytes) -> Network:
 def write_model(path: Path, network: Network) -> str:
     """Write a network's file, whole or not at all, and return its digest."""
     content = encode(network)
+    replace_file(path, content)
+    return digest(content)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -113,7 +119,6 @@ def write_model(path: Path, network: Network) -> str:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return digest(content)
 
 
 def read_model(path: Path, *, sha256: str | None = None) -> Network:
