@@ -18,7 +18,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from inference.tf_ncc import correlograms
 
 Tensor = Any
 CHECKPOINT, LOG, MODEL = "checkpoint.npz", "log.csv", "nccnet.safetensors"
+EVENTS = "events.out.tfevents.petalign"
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def train(
     config : NCCTrainingConfig
         With which a checkpoint in `folder` must have been made.
     folder : Path
-        Gets `CHECKPOINT`, `LOG` (one row a look, as CSV), ``events.*`` for TensorBoard, and the
-        best network so far in `MODEL`.
+        Gets `CHECKPOINT`, `LOG` (one row a look, as CSV), `EVENTS` for TensorBoard, and the best
+        network so far in `MODEL`.
     tell : callable
         Receives the progress after every look.
     stop : callable
@@ -146,7 +148,6 @@ class _Trainer:
         self.best, self.best_step = -np.inf, 0
         self._step = tf.function(self._descend, jit_compile=False, reduce_retracing=True)
         self._features = tf.function(lambda images: self.model(images, training=False)[-1])
-        self._board = tf.summary.create_file_writer(str(folder))
 
     def step(self, batch: Batch, number: int) -> float:
         """Take one step, and return its loss."""
@@ -252,23 +253,35 @@ class _Trainer:
 
     def _log(self, progress: Progress) -> None:
         """Add a row to the table, after those of earlier steps; rows that a kill left are cut."""
-        path, row = (
-            self.folder / LOG,
-            {k: v for k, v in asdict(progress).items() if k != "has_ended"},
-        )
-        before = [r for r in _rows(path) if int(r["step"]) < progress.step]
+        row = {k: v for k, v in asdict(progress).items() if k != "has_ended"}
+        path = self.folder / LOG
+        rows = [r for r in _rows(path) if int(r["step"]) < progress.step]
+        rows.append({"at": f"{time.time():.3f}", **{k: str(v) for k, v in row.items()}})
         stream = io.StringIO()
-        table = csv.DictWriter(stream, list(row), lineterminator="\n")
+        table = csv.DictWriter(stream, list(rows[-1]), lineterminator="\n")
         table.writeheader()
-        table.writerows([*before, row])
+        table.writerows(rows)
         replace_file(path, stream.getvalue().encode())
-        with self._board.as_default(step=progress.step):
-            for name, value in row.items():
-                tf.summary.scalar(name, value)
-        self._board.flush()
+        write_events(self.folder / EVENTS, rows)
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     if path.exists():
         with path.open(newline="") as file:
             yield from csv.DictReader(file)
+
+
+def write_events(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write the rows of a log as TensorBoard reads them; that it is not installed does not matter.
+
+    The whole file each time, so training that goes on leaves no step twice.
+    """
+    partial = path.with_name(f".{path.name}")
+    with tf.io.TFRecordWriter(str(partial)) as writer:
+        writer.write(tf.compat.v1.Event(file_version="brain.Event:2").SerializeToString())
+        for row in rows:
+            event = tf.compat.v1.Event(wall_time=float(row["at"]), step=int(row["step"]))
+            for name in ("loss", "r_delta", "raw", "best", "learning_rate"):
+                event.summary.value.add(tag=name, simple_value=float(row[name]))
+            writer.write(event.SerializeToString())
+    partial.replace(path)
