@@ -387,15 +387,15 @@ def parse_config(values: dict[str, Any] | None) -> PipelineConfig:
         raise ConfigError(describe_faults(error)) from None
 
 
-def describe_faults(error: ValidationError) -> str:
-    """Return one line per fault: field, value, and the range or the nearest known name."""
+def describe_faults(error: ValidationError, model: type[BaseModel] = PipelineConfig) -> str:
+    """Return one line per fault of `model`: field, value, and the range or the nearest name."""
     from difflib import get_close_matches
 
     lines = []
     for fault in error.errors():
         path = ".".join(str(part) for part in fault["loc"]) or "configuration"
         if fault["type"] == "extra_forbidden":
-            known = _known_keys(fault["loc"][:-1])
+            known = _known_keys(model, fault["loc"][:-1])
             near = get_close_matches(str(fault["loc"][-1]), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
             lines.append(f"{path}: no such setting; {hint}")
@@ -408,8 +408,7 @@ def describe_faults(error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = PipelineConfig
+def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         if isinstance(part, int):
             continue
