@@ -126,11 +126,7 @@ def train(
 
 
 def learning_rate(config: NCCTrainingConfig, step: int) -> float:
-    """Return the learning rate of a step.
-
-    >>> learning_rate(NCCTrainingConfig(), 1000) / learning_rate(NCCTrainingConfig(), 0)
-    0.75
-    """
+    """Return the learning rate of a step."""
     return float(config.learning_rate * config.decay ** (step / 1000))
 
 
