@@ -117,16 +117,27 @@ class MasksConfig(Config):
 
 
 class FeaturesConfig(Config):
-    """Images that are easier to match: band-pass and local contrast normalisation."""
+    """Images that are easier to match: by a band-pass, or by a network that learned it."""
 
-    kind: Literal["bandpass"] = "bandpass"
-    """What makes them: a difference of Gaussians, divided by the local contrast."""
+    kind: Literal["bandpass", "nccnet"] = "bandpass"
+    """A difference of Gaussians divided by the local contrast, or the network of `model`."""
+    model: str = ""
+    """URI of a network for `nccnet`, made by `petalign train nccnet`; frozen by its content."""
     mip: Mip = 0
     """Finest level at which sections may be matched."""
     sigma_fine_px: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0
     """Detail below this is noise."""
     sigma_coarse_px: Annotated[float, Field(gt=0.0, le=1024.0)] = 12.0
     """Structure above this is staining and illumination."""
+
+    @model_validator(mode="after")
+    def _network_is_named(self) -> Self:
+        if (self.kind == "nccnet") != bool(self.model):
+            raise ValueError(
+                f"kind={self.kind!r} with model={self.model!r}: nccnet needs a model, made by "
+                "`petalign train nccnet`, and bandpass takes none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _band_is_not_empty(self) -> Self:

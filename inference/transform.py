@@ -100,11 +100,11 @@ def load_transform(
         If the backend's library is not installed.
     """
     network = read_model(path, sha256=sha256)
-    return NetworkTransform(network, _predictor(backend)(network))
+    return NetworkTransform(network, predictor_of(backend)(network))
 
 
-def _predictor(backend: Backend) -> Callable[[Network], Predict]:
-    """Import a backend only where it is used: TensorFlow alone takes seconds."""
+def predictor_of(backend: Backend) -> Callable[[Network], Predict]:
+    """Return what compiles networks; a backend is imported only here: TensorFlow takes seconds."""
     if backend == "openvino":
         from inference.backends import by_openvino
 
