@@ -86,6 +86,11 @@ def _assumptions(
         f"rates: {rates.measured}",
         f"prices: {prices.as_of}",
     ]
+    if stack.config.features.kind == "nccnet":
+        told.append(
+            "the time of 'features' is that of the band-pass; a network takes 0.6 s to 2.6 s a Mpx "
+            "(docs/performance.md)"
+        )
     if stack.is_cut:
         told.append(f"relaxation in {stack.boxes.count:,} boxes takes {stack.guess.sweeps} sweeps")
     if stack.slabs > 1:

@@ -25,6 +25,8 @@ multigrid; measured on 0.3 and 1 million nodes with two matches each."""
 SHARD_COPIES = 4
 """A shard that is written: its voxels, and as large because raw EM hardly compresses, its chunks,
 these in one piece, and in the order that their content decides (`storage.shards`)."""
+NETWORK_BYTES = 1_000_000_000
+"""TensorFlow, 0.3 GB, and a tile of 1024 px through the widths 16-32-64-128, 0.65 GB."""
 PROCESS_BYTES = 95_000_000
 """A process that has only imported the stages."""
 WORK_UNITS = {
@@ -135,8 +137,13 @@ def _examined(stack: Stack) -> float:
 
 
 def _normalised(stack: Stack) -> float:
-    """Eleven float32 images of the section: weights, means, bands and their blurs."""
-    return 45 * max(stack.px(mip) for mip in stack.config.match.mips)
+    """Eleven float32 images of the section: weights, means, bands and their blurs.
+
+    A network goes over the section in tiles: the section, filled in and as it comes out, and what
+    TensorFlow and a tile of the widest published network take.
+    """
+    px = max(stack.px(mip) for mip in stack.config.match.mips)
+    return NETWORK_BYTES + 24 * px if stack.config.features.kind == "nccnet" else 45 * px
 
 
 def _pair(stack: Stack) -> float:
