@@ -37,3 +37,53 @@ def nccnet(
     with exit_codes(hint=hint):
         trained = train_nccnet(stack, folder, config, settings, quiet=as_json)
         print_trained(folder, trained, as_json=as_json)
+
+
+judge = typer.Typer(no_args_is_help=True, help="Judge what matches sections.")
+
+
+@judge.callback()
+def evaluate() -> None:
+    """Judge what matches sections."""
+
+
+@judge.command()
+def matcher(
+    stack: Annotated[
+        str, typer.Argument(help="An aligned volume, or sections that lie on each other already.")
+    ],
+    model: Annotated[
+        list[Path] | None, typer.Option(help="A network of `petalign train nccnet` (repeatable).")
+    ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(help="Another stack, on which the band-pass is tuned; else its default."),
+    ] = None,
+    mip: Annotated[int, typer.Option(min=0, max=12, help="Level that is matched.")] = 1,
+    template: Annotated[
+        list[int] | None, typer.Option(min=8, max=512, help="Side of templates, px (repeatable).")
+    ] = None,
+    distance: Annotated[
+        list[int] | None, typer.Option(min=1, max=16, help="Of the two sections (repeatable).")
+    ] = None,
+    radius: Annotated[int, typer.Option(min=4, max=256, help="Search radius, px.")] = 64,
+    matches: Annotated[int, typer.Option(min=1, help="In each cell of the table.")] = 10_000,
+    tolerance: Annotated[float, typer.Option(min=0.1, help="Farther off is false, px.")] = 20.0,
+    warp: Annotated[float, typer.Option(min=0, help="Largest displacement of the warp, px.")] = 8.0,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    as_json: Json = False,
+) -> None:
+    """Count false matches by a known warp: raw, band-passed, by networks."""
+    from alignment.commands.evaluate import compare_ways, print_rows
+    from alignment.learning.evaluation import EvaluationConfig
+
+    with exit_codes():
+        config = EvaluationConfig(
+            search_radius_px=radius, matches=matches, tolerance_px=tolerance, warp_px=warp,
+            seed=seed,
+        )  # fmt: skip
+        rows, about = compare_ways(
+            stack, model or [], config, mip=mip, templates_px=template or [160],
+            distances=distance or [1, 2], tune_on=tune,
+        )  # fmt: skip
+        print_rows(rows, about, as_json=as_json)
