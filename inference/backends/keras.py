@@ -1,0 +1,135 @@
+"""Networks of Keras models, run by TensorFlow: the backend that takes every model of our layers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from inference.backends.archive import inspect
+from inference.network import ZYX, ModelError
+
+_LOADING = threading.Lock()
+"""Keras keeps what it is loading in a global scope."""
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> tuple[Any, Any]:
+    """Import TensorFlow and Keras, with one thread: the cores are shared by processes."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        import keras
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError("networks need TensorFlow: pip install 'petalign[train]'") from error
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:  # somebody used it before in this process, with threads of their choice
+        pass
+    return keras, tf
+
+
+class KerasNetwork:
+    """A Keras model as an `inference.network.Network`.
+
+    Parameters
+    ----------
+    data : bytes
+        A `.keras` file. It is looked through before Keras opens it (`inference.backends.archive`).
+
+    Raises
+    ------
+    ModelError
+        If it holds more than known layers and weights, or does not map a volume to a volume.
+    ImportError
+        If TensorFlow is not installed.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        inspect(data)
+        keras, tf = _libraries()
+        self.digest = blake3(data).hexdigest()
+        with _LOADING, tempfile.TemporaryDirectory(prefix="petalign-model-") as folder:
+            file = Path(folder) / "model.keras"
+            file.write_bytes(data)
+            try:
+                self._model = keras.saving.load_model(file, compile=False, safe_mode=True)
+            except Exception as error:
+                raise ModelError(
+                    f"Keras {keras.__version__} cannot load the model: {error}"
+                ) from error
+        self._keras = keras
+        self.patch, self.channels = self._sizes()
+        self._call = tf.function(
+            lambda patches: self._model(patches, training=False), autograph=False
+        )
+
+    def _sizes(self) -> tuple[ZYX | None, int]:
+        """Return the size of patches that the model was made for, None for any, and channels."""
+        inputs, outputs = self._model.inputs, self._model.outputs
+        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 5:
+            raise ModelError(
+                f"the model has the inputs {[tuple(i.shape) for i in inputs]} and outputs "
+                f"{[tuple(o.shape) for o in outputs]}; expected one of each, (batch, z, y, x, "
+                "channel)"
+            )
+        _, z, y, x, channel = inputs[0].shape
+        if channel != 1 or outputs[0].shape[-1] is None:
+            raise ModelError(
+                f"the model takes {channel} channels and gives {outputs[0].shape[-1]}; a volume "
+                "has 1, and what it gives must be known"
+            )
+        size = (z, y, x)
+        if None in size and size != (None, None, None):
+            raise ModelError(
+                f"the model takes patches of {size} (z, y, x); save it with all of them or none"
+            )
+        return (None if z is None else (z, y, x)), int(outputs[0].shape[-1])
+
+    def shrink(self, patch: ZYX) -> ZYX:
+        """Return by how many voxels the output is smaller, at either side; see `Network`."""
+        if self.patch not in (None, patch):
+            raise ModelError(
+                f"the model takes patches of {self.patch} (z, y, x), got {patch}; leave "
+                "patches.patch_px empty"
+            )
+        try:
+            _, z, y, x, _ = self._model.compute_output_shape((1, *patch, 1))
+        except Exception as error:
+            raise ModelError(
+                f"the model does not take patches of {patch} (z, y, x): {error}"
+            ) from error
+        less = [p - n for p, n in zip(patch, (z, y, x), strict=True)]
+        if any(n % 2 or n < 0 for n in less):
+            raise ModelError(
+                f"the model makes {(z, y, x)} of a patch of {patch} (z, y, x); expected as many "
+                "voxels, or fewer by the same number at either side. For a model that halves "
+                "its resolution, choose patches.patch_px as multiples"
+            )
+        return less[0] // 2, less[1] // 2, less[2] // 2
+
+    def working_bytes(self, patch: ZYX) -> int:
+        """Return the size of what all layers give for one patch, as if none were let go."""
+        outputs = [tensor for layer in self._model.layers for tensor in _listed(layer.output)]
+        every = self._keras.Model(self._model.inputs, outputs)
+        shapes = every.compute_output_shape((1, *patch, 1))
+        shapes = shapes if isinstance(shapes, list) else [shapes]
+        return 4 * sum(int(prod(shape[1:])) for shape in shapes)
+
+    def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map patches; see `Network`."""
+        return np.asarray(self._call(patches), dtype=np.float32)
+
+
+def _listed(output: Any) -> list[Any]:
+    return output if isinstance(output, list) else [output]
