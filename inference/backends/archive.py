@@ -106,9 +106,13 @@ def _objects(value: Any, where: str) -> Iterator[tuple[dict[str, Any], str]]:
             where = f"layer {value['name']!r:.80}" if "name" in value else where
             yield value, where
         for key, item in value.items():
-            if key.endswith("activation") and not isinstance(item, dict):
+            if key.endswith("activation") and not _is_object(item):
                 _check_activation(item, where)
             yield from _objects(item, where)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and "class_name" in value
 
 
 def _check_class(described: dict[str, Any], *, where: str, known: tuple[str, ...]) -> None:
@@ -126,7 +130,7 @@ def _check_class(described: dict[str, Any], *, where: str, known: tuple[str, ...
 
 
 def _check_activation(name: Any, where: str) -> None:
-    if name is not None and name not in ACTIVATIONS:
+    if name is not None and (not isinstance(name, str) or name not in ACTIVATIONS):
         raise ModelError(
             f"{where} has the activation {name!r:.80}; known are {', '.join(ACTIVATIONS)}"
         )

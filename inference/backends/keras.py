@@ -66,7 +66,7 @@ class KerasNetwork:
                 self._model = keras.saving.load_model(file, compile=False, safe_mode=True)
             except Exception as error:
                 raise ModelError(
-                    f"Keras {keras.__version__} cannot load the model: {error}"
+                    f"Keras {keras.__version__} cannot load the model: {_short(error)}"
                 ) from error
         self._keras = keras
         self.patch, self.channels = self._sizes()
@@ -107,7 +107,7 @@ class KerasNetwork:
             _, z, y, x, _ = self._model.compute_output_shape((1, *patch, 1))
         except Exception as error:
             raise ModelError(
-                f"the model does not take patches of {patch} (z, y, x): {error}"
+                f"the model does not take patches of {patch} (z, y, x): {_short(error)}"
             ) from error
         less = [p - n for p, n in zip(patch, (z, y, x), strict=True)]
         if any(n % 2 or n < 0 for n in less):
@@ -133,3 +133,9 @@ class KerasNetwork:
 
 def _listed(output: Any) -> list[Any]:
     return output if isinstance(output, list) else [output]
+
+
+def _short(error: Exception) -> str:
+    """Return the last words of an error: Keras repeats the whole model before them."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1][:300]
