@@ -82,6 +82,11 @@ class PatchGrid:
             return (0,) * len(self.patch)
         return tuple(m - q for m, q in zip(self.margin, self.shrink, strict=True))
 
+    def along(self, axis: int) -> PatchGrid:
+        """Return the grid of one axis alone."""
+        one = slice(axis, axis + 1)
+        return PatchGrid(self.patch[one], self.margin[one], self.mode, self.shrink[one])
+
     def patches(self, start: Place, stop: Place) -> list[range]:
         """Return the numbers of the patches that a block [start, stop) is made of, by axis."""
         sizes = zip(start, stop, self.step, self.reach, strict=True)
