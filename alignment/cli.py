@@ -9,7 +9,16 @@ import typer
 
 from alignment.commands import fs
 from alignment.commands.console import exit_codes
-from alignment.verbs import lineage, platform, recipes, runs, sources, versions, volumes
+from alignment.verbs import (
+    lineage,
+    platform,
+    predictions,
+    recipes,
+    runs,
+    sources,
+    versions,
+    volumes,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +34,9 @@ VERBS = {
         runs.init, runs.plan, runs.align, runs.run, runs.resume, runs.status, runs.report,
     ),
     "Sections": (sources.ingest, sources.stitch, sources.sample, sources.score),
-    "Volumes": (volumes.query, volumes.view, volumes.export, lineage.lineage),
+    "Volumes": (
+        volumes.query, volumes.view, volumes.export, lineage.lineage, predictions.predict,
+    ),
     "Versions": (
         versions.verify, versions.repair, versions.versions, versions.rollback, versions.gc,
     ),

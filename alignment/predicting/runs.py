@@ -7,19 +7,20 @@ of the patches is recorded. So a worker anywhere has the model, and it never cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from alignment.driving.kinds import PREDICTION, kind_of
 from alignment.errors import ConfigError, DataError
 from alignment.predicting.config import PredictConfig, parse_predict_config
 from alignment.predicting.figures import Figures, check_limits, figures
-from alignment.predicting.layout import Layout
+from alignment.predicting.layout import Layout, lay_out
+from alignment.predicting.models import model_bytes, model_errors
 from alignment.runs import check_kept, definition
-from inference.network import ZYX, ModelError
-from storage import store
+from inference.backends import load_network
+from inference.network import ZYX
 from storage.commit import records
 from storage.commit.keys import run_key
 from storage.commit.trust import trust
@@ -29,14 +30,12 @@ from storage.ledger import StageState, read_state, touch, write_state
 from storage.ome import read_level
 from storage.provenance import module_code, provenance
 from storage.publish import find_version, read_pointer
-from storage.store import create_json, join, normalise_uri, read_bytes
+from storage.store import create_json, join, normalise_uri
 from storage.volume import Array, open_array
 
 STAGE = "predict"
 """The only stage of a prediction."""
-KIND = "prediction"
 MODEL_PHASE, SHARDS = "model", "shards"
-LARGEST_MODEL_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class Prepared:
     """A prediction that is ready to be computed."""
 
     run_uri: str
+    """Empty where it was only foreseen."""
     layout: Layout
     figures: Figures
 
@@ -107,15 +107,44 @@ def prepare(
     _check_place(volume_uri, frozen["source"]["uri"])
     key = run_key(frozen)
     run_uri = join(volume_uri, "runs", key)
+    has_model = bool(records.recorded(run_uri, STAGE, MODEL_PHASE))
+    layout = layout_of(run_uri) if has_model else _laid_out(frozen)
+    found = _checked(layout, frozen)
     touch(run_uri)
     check_kept(volume_uri, key)
     create_json(join(run_uri, "run.json"), {"key": key, "volume_uri": volume_uri, **frozen})
-    prepared = _with_model(load(run_uri))
+    if not has_model:
+        _copy_model(load(run_uri))
     pointer = read_pointer(volume_uri)
     if pointer and pointer.run != key and read_state(run_uri, STAGE).status == "done":
         # It was published and another run since: whoever asks for it again wants it back.
         write_state(run_uri, StageState(STAGE))
-    return prepared
+    return Prepared(run_uri, layout, found)
+
+
+def foresee(
+    source: str, model: str, config: Mapping[str, Any] | None, *, at: int | str | None = None
+) -> Prepared:
+    """Return what a prediction would take; writes nothing. Errors as `prepare`."""
+    frozen = define(source, model, config, at=at)
+    layout = _laid_out(frozen)
+    return Prepared("", layout, _checked(layout, frozen))
+
+
+def _laid_out(frozen: Mapping[str, Any]) -> Layout:
+    data = model_bytes(frozen["model"]["uri"])
+    z, y, x = frozen["shape"]
+    with model_errors():
+        network = load_network(data)
+        config = parse_predict_config(frozen["config"])
+        return lay_out((z, y, x), config, network, model_bytes=len(data))
+
+
+def _checked(layout: Layout, frozen: Mapping[str, Any]) -> Figures:
+    config = parse_predict_config(frozen["config"])
+    found = figures(layout, config)
+    check_limits(found, layout, config)
+    return found
 
 
 def define(
@@ -133,7 +162,7 @@ def define(
     run_uri = join(source_uri, "runs", version.run)
     array, scale, first = _source(run_uri, version.root, settings.patches.mip)
     return {
-        "kind": KIND,
+        "kind": PREDICTION,
         # Not the epoch: the same run published again is the same source.
         "source": {"uri": source_uri, "run": version.run, "root": version.root},
         "shape": list(array.shape),
@@ -149,32 +178,20 @@ def define(
 def _check_place(volume_uri: str, source_uri: str) -> None:
     """Refuse a place where something else is published."""
     pointer = read_pointer(volume_uri)
-    taken = pointer is not None and not is_prediction(join(volume_uri, "runs", pointer.run))
+    taken = pointer and kind_of(join(volume_uri, "runs", pointer.run)) != PREDICTION
     if taken or volume_uri == source_uri:
         raise ConfigError(
             f"{volume_uri} holds an aligned volume; give a prediction a place of its own"
         )
 
 
-def is_prediction(run_uri: str) -> bool:
-    """Return whether a run is a prediction; False where there is none."""
-    uri = join(run_uri, "run.json")
-    return store.exists(uri) and store.read_json(uri).get("kind") == KIND
-
-
-def _with_model(run: Prediction) -> Prepared:
-    """Copy the model into the run, unless that is done, and check what will be needed."""
+def _copy_model(run: Prediction) -> None:
     from alignment.stages import predict  # the stage imports this module
     from alignment.stages.work import Work
 
     phase = predict.model_phase()
-    if not records.recorded(run.uri, STAGE, MODEL_PHASE):
-        for unit in phase.units:
-            Work.of(STAGE, phase, run)(unit)
-    layout = layout_of(run.uri)
-    found = figures(layout, run.config)
-    check_limits(found, layout, run.config)
-    return Prepared(run.uri, layout, found)
+    for unit in phase.units:
+        Work.of(STAGE, phase, run)(unit)
 
 
 @lru_cache(maxsize=8)
@@ -195,7 +212,7 @@ def load(run_uri: str) -> Prediction:
         If it is a run of another kind.
     """
     frozen = definition(run_uri)
-    if frozen.get("kind") != KIND:
+    if frozen.get("kind") != PREDICTION:
         raise DataError(f"{run_uri} is no prediction, but a run that aligns {frozen['source_uri']}")
     volume_uri, _, key = run_uri.rpartition("/runs/")
     source, model = frozen["source"], frozen["model"]
@@ -229,30 +246,3 @@ def _source(
     held = trust(run_uri, root)
     path, scale, first = read_level(join(run_uri, "aligned"), mip, held=held)
     return open_array(run_uri, f"aligned/{path}", held=held), scale, first
-
-
-def model_bytes(uri: str) -> bytes:
-    """Return a model's file.
-
-    Raises
-    ------
-    MissingError
-        If it does not exist.
-    ConfigError
-        If it is too large.
-    """
-    size = store.size(uri)
-    if size > LARGEST_MODEL_BYTES:
-        raise ConfigError(f"{uri} has {size} bytes; a model has at most {LARGEST_MODEL_BYTES}")
-    return read_bytes(uri)
-
-
-@contextmanager
-def model_errors() -> Iterator[None]:
-    """Let errors about a model, which `inference` raises, be errors of a setting."""
-    try:
-        yield
-    except ModelError as error:
-        raise ConfigError(str(error)) from error
-    except ImportError as error:
-        raise ConfigError(f"the model cannot be loaded here: {error}") from error

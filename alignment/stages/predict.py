@@ -18,15 +18,8 @@ from numpy.typing import NDArray
 
 from alignment.errors import DataError
 from alignment.predicting.layout import lay_out
-from alignment.predicting.runs import (
-    MODEL_PHASE,
-    SHARDS,
-    Prediction,
-    layout_of,
-    load,
-    model_bytes,
-    model_errors,
-)
+from alignment.predicting.models import model_bytes, model_errors
+from alignment.predicting.runs import MODEL_PHASE, SHARDS, Prediction, layout_of, load
 from alignment.stages.units import Phase, Record, Ref, Unit, Whole
 from inference.backends import load_network
 from inference.network import Network

@@ -26,8 +26,6 @@ Settings = Annotated[
 
 def read_config(path: Path | None, settings: list[str] | None = None) -> PipelineConfig:
     """Return the settings of a file with the ones of the command line laid over them."""
-    import yaml
-
     from alignment.config import parse_config
 
     try:
@@ -35,6 +33,14 @@ def read_config(path: Path | None, settings: list[str] | None = None) -> Pipelin
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}; make one: petalign init") from None
     values = load_config(text).model_dump(mode="json")
+    lay_over(values, settings)
+    return parse_config(values)
+
+
+def lay_over(values: dict[str, Any], settings: list[str] | None) -> None:
+    """Put the settings of the command line, ``STAGE.NAME=VALUE``, into nested values."""
+    import yaml
+
     for setting in settings or []:
         name, sign, value = setting.partition("=")
         *stages, key = name.split(".")
@@ -44,7 +50,6 @@ def read_config(path: Path | None, settings: list[str] | None = None) -> Pipelin
         for stage in stages:
             place = place.setdefault(stage, {})
         place[key] = yaml.safe_load(value)
-    return parse_config(values)
 
 
 def numbers[N: (int, float)](
