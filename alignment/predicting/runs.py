@@ -122,6 +122,18 @@ def prepare(
     return Prepared(run_uri, layout, found)
 
 
+def prepare_told(
+    source: str, model: str, volume: str, config: Mapping[str, Any], at: int | str | None
+) -> dict[str, Any]:
+    """Return what `prepare` does as JSON values: for Airflow, which imports none of this."""
+    prepared = prepare(source, model, volume, config, at=at)
+    return {
+        "run_uri": prepared.run_uri,
+        "figures": prepared.figures.as_dict(),
+        "layout": prepared.layout.as_dict(),
+    }
+
+
 def foresee(
     source: str, model: str, config: Mapping[str, Any] | None, *, at: int | str | None = None
 ) -> Prepared:
