@@ -11,7 +11,7 @@ from alignment.predicting.config import PredictConfig
 from alignment.predicting.layout import Layout
 from storage.grid import tile
 
-PROCESS_BYTES = 850 * 2**20
+PROCESS_BYTES = 750 * 2**20
 """Of a worker that has imported TensorFlow and waits."""
 GIB = 2**30
 
@@ -45,8 +45,8 @@ def figures(layout: Layout, config: PredictConfig) -> Figures:
     """Return the figures of a prediction.
 
     A block holds the voxels that it needs (1 byte each), the result of the network (4 bytes a
-    value), what is stored of it and its encoding, and a batch of patches with all that the layers
-    of the network give for them.
+    value), what is stored of it and its encoding, and a batch of patches with what the layers of
+    the network give for them, as long as it is needed.
     """
     grid, shape = layout.grid, layout.shape
     item = 1 if config.volume.dtype == "uint8" else 2

@@ -119,12 +119,26 @@ class KerasNetwork:
         return less[0] // 2, less[1] // 2, less[2] // 2
 
     def working_bytes(self, patch: ZYX) -> int:
-        """Return the size of what all layers give for one patch, as if none were let go."""
-        outputs = [tensor for layer in self._model.layers for tensor in _listed(layer.output)]
-        every = self._keras.Model(self._model.inputs, outputs)
-        shapes = every.compute_output_shape((1, *patch, 1))
-        shapes = shapes if isinstance(shapes, list) else [shapes]
-        return 4 * sum(int(prod(shape[1:])) for shape in shapes)
+        """Return what the layers' outputs take for one patch while each is still needed."""
+        layers = self._model.layers
+        made = [_listed(layer.output) for layer in layers]
+        outputs = [tensor for tensors in made for tensor in tensors]
+        shapes = _listed(
+            self._keras.Model(self._model.inputs, outputs).compute_output_shape((1, *patch, 1))
+        )
+        sizes = [4 * int(prod(shape[1:])) for shape in shapes]
+        size_of = {id(tensor): size for tensor, size in zip(outputs, sizes, strict=True)}
+        # Layers are in the order in which they are computed; the model's own outputs stay.
+        last = {id(t): n for n, layer in enumerate(layers) for t in _listed(layer.input)}
+        last |= {id(tensor): len(layers) for tensor in self._model.outputs}
+        most, live = 0, dict[int, int]()
+        for n, tensors in enumerate(made):
+            fresh = {id(tensor): size_of[id(tensor)] for tensor in tensors}
+            live |= fresh
+            # Once more what is being made: before and after its activation.
+            most = max(most, sum(live.values()) + sum(fresh.values()))
+            live = {key: size for key, size in live.items() if last.get(key, n) > n}
+        return most
 
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map patches; see `Network`."""
@@ -132,7 +146,7 @@ class KerasNetwork:
 
 
 def _listed(output: Any) -> list[Any]:
-    return output if isinstance(output, list) else [output]
+    return list(output) if isinstance(output, list) else [output]
 
 
 def _short(error: Exception) -> str:

@@ -33,8 +33,17 @@ def test_a_network_says_what_it_takes_and_gives(network, file):
     assert again.digest == network.digest != load_network(model_file(seed=1)).digest
     assert (network.patch, network.channels) == (None, 2)
     assert network.shrink((8, 16, 16)) == (0, 0, 0)
-    # The image, two layers of 4 channels, one normalised, and two channels.
-    assert network.working_bytes((8, 16, 16)) == 4 * 8 * 16 * 16 * (1 + 4 + 4 + 4 + 2)
+    # What a layer of 4 channels sees, what it gives, and that once more.
+    assert network.working_bytes((8, 16, 16)) == 4 * 8 * 16 * 16 * (4 + 4 + 4)
+
+
+def test_what_is_needed_later_counts_until_then():
+    image = keras.Input((4, 8, 8, 1))
+    kept = keras.layers.Conv3D(8, 1)(image)
+    x = keras.layers.Conv3D(2, 1)(kept)
+    x = keras.layers.Conv3D(8, 1)(x)
+    network = load_network(saved(keras.Model(image, keras.layers.Add()([kept, x]))))
+    assert network.working_bytes((4, 8, 8)) == 4 * 4 * 8 * 8 * (8 + 8 + 8 + 8)
 
 
 def test_patches_are_the_network_on_the_whole_array(network):
