@@ -9,13 +9,14 @@ from alignment.errors import ConfigError, StageFailed
 from alignment.predicting.driver import run_prediction
 from alignment.predicting.runs import prepare
 from alignment.stages import work
+from alignment.stages.repair import repair
 from inference.backends import load_network
 from storage import ledger, open_prediction
 from storage.commit import manifest, records
 from storage.commit.verify import verify_volume
 from storage.errors import CorruptError, MissingError
 from storage.publish import read_pointer, versions
-from storage.store import join, read_bytes, replace_bytes
+from storage.store import delete, join, read_bytes, replace_bytes
 from tests.networks import model_file
 from tests.predicting.conftest import SETTINGS
 from tests.published import publish_aligned
@@ -231,3 +232,19 @@ def test_a_damaged_shard_of_the_source_stops_the_prediction(image, prepare_run, 
     with pytest.raises(StageFailed, match=CorruptError.__name__):
         run_prediction(prepared.run_uri, cluster)
     assert read_pointer(volume_of(prepared)) is None
+
+
+def test_damage_is_found_and_mended_with_the_recorded_bytes(prepare_run, cluster):
+    prepared = prepare_run()
+    run_prediction(prepared.run_uri, cluster)
+    root = root_of(prepared)
+    delete(join(prepared.run_uri, "prediction/0/c/0/0/1/1"))
+    replace_bytes(join(prepared.run_uri, "model.keras"), b"torn")
+    replace_bytes(join(prepared.run_uri, "prediction/0/zarr.json"), b"{}")
+    report = verify_volume(volume_of(prepared), full=True)
+    assert len(report.problems) == 3
+    mended = repair(report, cluster)
+    assert not mended.failed
+    assert mended.units == ["predict/model/all", "predict/shards/m0_z0_y64_x64"]
+    assert verify_volume(volume_of(prepared), full=True).is_clean
+    assert root_of(prepared) == root
