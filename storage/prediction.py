@@ -5,6 +5,7 @@ It lies in a run like the aligned volume does, as ``prediction/``, and is publis
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,11 @@ def open_prediction(uri: str | Path, *, at: int | str | None = None) -> xarray.D
     document = store.join(run_uri, GROUP, "zarr.json")
     if not store.exists(document):
         raise MissingError(f"{where} holds no prediction: {document} does not exist")
-    held = trust(run_uri, None if version is None else version.root)
-    array = open_array(run_uri, f"{GROUP}/0", held=held if held.is_sealed else None)
-    scale, first = _placed(store.read_json(document), document)
+    trusted = trust(run_uri, None if version is None else version.root)
+    held = trusted if trusted.is_sealed else None
+    array = open_array(run_uri, f"{GROUP}/0", held=held)
+    text = held.read_document(f"{GROUP}/zarr.json") if held else store.read_bytes(document)
+    scale, first = _placed(text, document)
     blocks = dask.array.from_array(
         Voxels(array),
         chunks=(1, *write_unit(array)[1:]),
@@ -143,10 +146,10 @@ def open_prediction(uri: str | Path, *, at: int | str | None = None) -> xarray.D
     )
 
 
-def _placed(document: Any, uri: str) -> tuple[list[float], list[float]]:
+def _placed(text: bytes, uri: str) -> tuple[list[float], list[float]]:
     """Return voxel size and place of the first voxel, (z, y, x) nm."""
     try:
-        (level,) = document["attributes"]["ome"]["multiscales"][0]["datasets"]
+        (level,) = json.loads(text)["attributes"]["ome"]["multiscales"][0]["datasets"]
         scale, translation = level["coordinateTransformations"]
         return scale["scale"][1:], translation["translation"][1:]
     except (KeyError, IndexError, TypeError, ValueError) as error:

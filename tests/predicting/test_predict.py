@@ -248,3 +248,12 @@ def test_damage_is_found_and_mended_with_the_recorded_bytes(prepare_run, cluster
     assert mended.units == ["predict/model/all", "predict/shards/m0_z0_y64_x64"]
     assert verify_volume(volume_of(prepared), full=True).is_clean
     assert root_of(prepared) == root
+
+
+def test_metadata_that_were_changed_after_publishing_are_refused(prepare_run, cluster):
+    prepared = prepare_run()
+    run_prediction(prepared.run_uri, cluster)
+    group = join(prepared.run_uri, "prediction/zarr.json")
+    replace_bytes(group, read_bytes(group).replace(b"4.0", b"8.0"))
+    with pytest.raises(CorruptError, match="not what the run was sealed with"):
+        open_prediction(volume_of(prepared))
