@@ -121,6 +121,17 @@ def test_blended_float16_patches_of_a_coarser_level(prepare_run, cluster, image,
     assert verify_volume(volume_of(prepared), full=True).is_clean
 
 
+def test_a_prediction_does_not_depend_on_its_shards(prepare_run, cluster):
+    found = []
+    for shard in ([8, 64, 64], [4, 48, 80]):  # the second is no whole number of steps
+        patches = SETTINGS["patches"] | {"join": "blend"}
+        volume = {"shard": shard, "chunk": [4, 16, 16], "dtype": "float16"}
+        prepared = prepare_run({"patches": patches, "volume": volume})
+        run_prediction(prepared.run_uri, cluster)
+        found.append(open_prediction(volume_of(prepared)).values)
+    np.testing.assert_array_equal(*found)
+
+
 def reused(run_uri):
     return ledger.read_state(run_uri, "predict").blocks_reused
 
