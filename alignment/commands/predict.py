@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,19 +12,16 @@ from alignment.blockwise import Client, local_client, run_blocks
 from alignment.commands.console import err, out, print_json
 from alignment.commands.plan import size
 from alignment.commands.summary import shown
-from alignment.predicting.driver import run_prediction
 from alignment.predicting.figures import GIB
 from alignment.predicting.runs import Prepared, foresee, load, prepare
-from storage.ledger import StageState, read_state
+from storage.ledger import read_state
 from storage.publish import read_pointer
 from storage.store import join
-
-Tell = Callable[[StageState], None]
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for."""
+    """What is asked for; places are URIs, since a worker has folders of its own."""
 
     source: str
     model: str
@@ -50,15 +47,9 @@ def workers_here(workers: int | None) -> Iterator[Client]:
 def prepare_on(client: Client, order: Order) -> Prepared:
     """Let a worker prepare a prediction; errors as `alignment.predicting.runs.prepare`."""
     (outcome,) = run_blocks(_prepared, [order], client)
-    if outcome.error is not None:
-        raise outcome.error
-    assert outcome.value is not None
+    if outcome.value is None:
+        raise outcome.error or RuntimeError("a worker gave no prediction and no error")
     return outcome.value
-
-
-def predict(client: Client, run_uri: str, *, tell: Tell | None = None) -> None:
-    """Do what has no record of a prediction, and publish it."""
-    run_prediction(run_uri, client, tell=tell)
 
 
 def print_figures(prepared: Prepared, *, as_json: bool = False) -> None:

@@ -8,6 +8,7 @@ of the aligned volume has just those predicted again which it changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -152,7 +153,7 @@ def predict_shard(box: Box, *, run_uri: str) -> Record:
     voxels = read(run.source, Box(low, high, box.mip))
     with model_errors():
         values = predict_block(
-            _network(run_uri, run.model_digest),
+            _network(_Model(run.model_digest, join(run_uri, MODEL))),
             voxels,
             layout.grid,
             box.start,
@@ -194,12 +195,18 @@ def encoded(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     return values.astype(np.float16)
 
 
+@dataclass(frozen=True)
+class _Model:
+    digest: str
+    uri: str = field(compare=False)
+
+
 @lru_cache(maxsize=1)
-def _network(run_uri: str, digest: str) -> Network:
-    """Return the network of a run; each worker loads it once."""
-    data = read_bytes(join(run_uri, MODEL))
-    if digest_of(data) != digest:
-        raise DataError(f"{run_uri}/{MODEL} was changed; mend it with `petalign repair`")
+def _network(model: _Model) -> Network:
+    """Return a network; each worker loads it once, whatever runs it is of."""
+    data = read_bytes(model.uri)
+    if digest_of(data) != model.digest:
+        raise DataError(f"{model.uri} was changed; mend it with `petalign repair`")
     return load_network(data)
 
 

@@ -27,13 +27,16 @@ def predict(
     """Run a network over the aligned VOLUME into OUT on this machine; resumes what was begun."""
     from alignment.commands import predict as command
     from alignment.predicting.config import parse_predict_config
+    from alignment.predicting.driver import run_prediction
+    from storage.store import normalise_uri
 
     with exit_codes():
         values: dict[str, Any] = {}
         lay_over(values, settings)
         config = parse_predict_config(values).model_dump(mode="json")
         version = int(at) if at and at.isdecimal() and len(at) < 10 else at
-        order = command.Order(volume, model, dest, config, version, only_plan=plan)
+        source, file, target = map(normalise_uri, (volume, model, dest))
+        order = command.Order(source, file, target, config, version, only_plan=plan)
         with command.workers_here(1 if plan else workers) as client:
             prepared = command.prepare_on(client, order)
             if plan or not as_json:
@@ -42,13 +45,14 @@ def predict(
                 return
             hint = f"go on with: petalign resume {prepared.run_uri}"
             with exit_codes(hint=hint), StageDisplay(quiet=as_json) as display:
-                command.predict(client, prepared.run_uri, tell=display.tell)
+                run_prediction(prepared.run_uri, client, tell=display.tell)
         command.print_predicted(prepared.run_uri, as_json=as_json)
 
 
 def drive(run_uri: str, *, workers: int | None, as_json: bool) -> None:
     """Go on with a prediction on this machine."""
     from alignment.commands import predict as command
+    from alignment.predicting.driver import run_prediction
 
     hint = f"go on with: petalign resume {run_uri}"
     with (
@@ -56,5 +60,5 @@ def drive(run_uri: str, *, workers: int | None, as_json: bool) -> None:
         StageDisplay(quiet=as_json) as display,
         command.workers_here(workers) as client,
     ):
-        command.predict(client, run_uri, tell=display.tell)
+        run_prediction(run_uri, client, tell=display.tell)
     command.print_predicted(run_uri, as_json=as_json)
