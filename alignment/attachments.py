@@ -1,4 +1,4 @@
-"""What a run reads beside its source: masks drawn by hand, a model of its own.
+"""What a run reads beside its source: masks drawn by hand, a model or a network of its own.
 
 Each is named in the configuration by its URI and frozen by its content, like the source: a run
 never mixes two versions of one.
@@ -12,10 +12,16 @@ from typing import Any
 from alignment.confidence_model import Model, parse_model, shipped_model
 from alignment.config import PipelineConfig
 from alignment.errors import DataError
+from inference.errors import ModelError
+from inference.model import Network
+from inference.model_file import decode, digest
 from storage.grid import ZYX
 from storage.journal import digest_of
 from storage.sections import Source, open_source
 from storage.store import normalise_uri, read_bytes
+
+ATTACHED = ("drawn", "model", "features")
+"""What `attached` may find."""
 
 
 def attached(config: PipelineConfig, shape: ZYX) -> dict[str, Any]:
@@ -24,7 +30,7 @@ def attached(config: PipelineConfig, shape: ZYX) -> dict[str, Any]:
     Raises
     ------
     DataError
-        If drawn masks do not fit the source, or a model is none.
+        If drawn masks do not fit the source, or a model or network is none.
     SourceError, MissingError, UriError
         If one of them cannot be read.
     """
@@ -41,7 +47,41 @@ def attached(config: PipelineConfig, shape: ZYX) -> dict[str, Any]:
         text = read_bytes(normalise_uri(config.filter.model)).decode("utf-8", "replace")
         parse_model(text)
         found["model"] = digest_of(text.encode())
+    if config.features.model:
+        content = read_bytes(normalise_uri(config.features.model))
+        _transformable(content, config.features.model)
+        found["features"] = digest(content)
     return found
+
+
+def feature_network(uri: str, sha256: str) -> Network:
+    """Return the network that makes the features of a run.
+
+    Raises
+    ------
+    DataError
+        If it is not what it was when the run was made.
+    """
+    content = read_bytes(normalise_uri(uri))
+    if digest(content) != sha256:
+        raise DataError(
+            f"features.model: {uri} was changed since the run was made. Start a new run with it"
+        )
+    return _transformable(content, uri)
+
+
+def _transformable(content: bytes, uri: str) -> Network:
+    """Decode a network, and check that it makes the one image that is matched."""
+    try:
+        network = decode(content, name=uri)
+    except ModelError as error:
+        raise DataError(f"features.model: {error}") from None
+    if network.config.channels != 1:
+        raise DataError(
+            f"features.model: {uri} makes {network.config.channels} images, and matching takes "
+            "one; train it with training.network.channels=1"
+        )
+    return network
 
 
 @lru_cache(maxsize=2)

@@ -10,6 +10,7 @@ import typer
 from alignment.commands import fs
 from alignment.commands.console import exit_codes
 from alignment.verbs import (
+    learning,
     lineage,
     platform,
     predictions,
@@ -49,6 +50,7 @@ for _theme, _verbs in VERBS.items():
         app.command(rich_help_panel=_theme)(_verb)
 app.add_typer(fs.app, name="fs", rich_help_panel="Volumes")
 app.add_typer(recipes.app, name="recipe", rich_help_panel="Platform")
+app.add_typer(learning.app, name="train", rich_help_panel="Networks")
 
 
 def main() -> None:

@@ -117,16 +117,27 @@ class MasksConfig(Config):
 
 
 class FeaturesConfig(Config):
-    """Images that are easier to match: band-pass and local contrast normalisation."""
+    """Images that are easier to match: by a band-pass, or by a network that learned it."""
 
-    kind: Literal["bandpass"] = "bandpass"
-    """What makes them: a difference of Gaussians, divided by the local contrast."""
+    kind: Literal["bandpass", "nccnet"] = "bandpass"
+    """A difference of Gaussians divided by the local contrast, or the network of `model`."""
+    model: str = ""
+    """URI of a network for `nccnet`, made by `petalign train nccnet`; frozen by its content."""
     mip: Mip = 0
     """Finest level at which sections may be matched."""
     sigma_fine_px: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0
     """Detail below this is noise."""
     sigma_coarse_px: Annotated[float, Field(gt=0.0, le=1024.0)] = 12.0
     """Structure above this is staining and illumination."""
+
+    @model_validator(mode="after")
+    def _network_is_named(self) -> Self:
+        if (self.kind == "nccnet") != bool(self.model):
+            raise ValueError(
+                f"kind={self.kind!r} with model={self.model!r}: nccnet needs a model, made by "
+                "`petalign train nccnet`, and bandpass takes none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _band_is_not_empty(self) -> Self:
@@ -387,15 +398,15 @@ def parse_config(values: dict[str, Any] | None) -> PipelineConfig:
         raise ConfigError(describe_faults(error)) from None
 
 
-def describe_faults(error: ValidationError) -> str:
-    """Return one line per fault: field, value, and the range or the nearest known name."""
+def describe_faults(error: ValidationError, model: type[BaseModel] = PipelineConfig) -> str:
+    """Return one line per fault of `model`: field, value, and the range or the nearest name."""
     from difflib import get_close_matches
 
     lines = []
     for fault in error.errors():
         path = ".".join(str(part) for part in fault["loc"]) or "configuration"
         if fault["type"] == "extra_forbidden":
-            known = _known_keys(fault["loc"][:-1])
+            known = _known_keys(model, fault["loc"][:-1])
             near = get_close_matches(str(fault["loc"][-1]), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
             lines.append(f"{path}: no such setting; {hint}")
@@ -408,8 +419,7 @@ def describe_faults(error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = PipelineConfig
+def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         if isinstance(part, int):
             continue

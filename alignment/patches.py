@@ -12,6 +12,9 @@ from alignment.fields import Affine, affine_to_mip
 from alignment.match import NodeBox, Patch, grid_spacing_px, halo_px
 from alignment.render import warp_affine
 
+_MARGIN_PX = 2
+"""What linear interpolation sees beyond a point, and its rounding."""
+
 _SEEN = 0.99  # share of a warped pixel that must come from valid ones
 
 
@@ -52,6 +55,49 @@ def patch_box(
     return (low[0], low[1]), (high[0] - low[0] + 1, high[1] - low[1] + 1)
 
 
+def seen_box(
+    matrix: Affine,
+    start_yx: tuple[int, int],
+    shape_yx: tuple[int, int],
+    mip: int,
+    section_yx: tuple[int, int],
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the part of a section that a patch of the common frame shows.
+
+    Parameters
+    ----------
+    matrix : float64 ndarray of shape (2, 3)
+        Coarse affine, common frame to section, px at mip 0.
+    start_yx, shape_yx : tuple of int
+        Of the patch, px at `mip`.
+    mip : int
+    section_yx : tuple of int
+        Extent of the section, px at `mip`.
+
+    Returns
+    -------
+    start_yx, shape_yx : tuple of int
+        Px at `mip`, with what linear interpolation sees beyond; the extent is 0 on both axes where
+        the patch shows nothing of the section.
+
+    Examples
+    --------
+    >>> seen_box(np.array([[1.0, 0, 100], [0, 1, 0]]), (0, 0), (50, 20), 0, (140, 300))
+    ((98, 0), (42, 22))
+    """
+    at_mip = affine_to_mip(matrix, mip)
+    first = np.array(start_yx)
+    last = first + np.array(shape_yx) - 1
+    corners = np.array([(y, x) for y in (first[0], last[0]) for x in (first[1], last[1])])
+    there = corners @ at_mip[:, :2].T + at_mip[:, 2]
+    low = np.clip(np.floor(there.min(0)).astype(int) - _MARGIN_PX, 0, section_yx)
+    high = np.clip(np.ceil(there.max(0)).astype(int) + 1 + _MARGIN_PX, 0, section_yx)
+    if (high <= low).any():
+        return (0, 0), (0, 0)
+    (y, x), (ny, nx) = low.tolist(), (high - low).tolist()
+    return (y, x), (ny, nx)
+
+
 def place_patch(
     features: NDArray[np.floating[Any]],
     valid: NDArray[np.bool_],
@@ -59,13 +105,15 @@ def place_patch(
     start_yx: tuple[int, int],
     shape_yx: tuple[int, int],
     mip: int,
+    *,
+    origin_yx: tuple[int, int] = (0, 0),
 ) -> Patch:
     """Warp part of a section's features into the common frame.
 
     Parameters
     ----------
     features : float ndarray of shape (y, x)
-        Of the whole section at `mip`.
+        Of the section at `mip`, or of the part of it that `seen_box` names.
     valid : bool ndarray of the same shape
         True where tissue may be used.
     matrix : float64 ndarray of shape (2, 3)
@@ -74,6 +122,8 @@ def place_patch(
         Part of the common frame, px at `mip`, as `patch_box` gives it.
     mip : int
         Of `features`, `valid` and the patch.
+    origin_yx : tuple of int
+        Where the first pixel of `features` lies in the section.
 
     Returns
     -------
@@ -85,7 +135,7 @@ def place_patch(
     at_mip = affine_to_mip(matrix, mip)
     floats = (features.astype(np.float32), valid.astype(np.float32))
     warped, share = (
-        warp_affine(image, (0, 0), at_mip, start_yx, shape_yx, "linear") for image in floats
+        warp_affine(image, origin_yx, at_mip, start_yx, shape_yx, "linear") for image in floats
     )
     seen = share > _SEEN
     return Patch(np.where(seen, warped, np.float32(0)), seen, start_yx, mip)

@@ -104,14 +104,17 @@ def valid_at(
     Returns
     -------
     bool ndarray of shape `shape_yx`
-        At a coarser mip a pixel is valid only if all of it is.
+        At a coarser mip a pixel is valid only if all of it is that lies in the section. A part
+        that begins on a pixel of the coarser mip gives the same as it has in the whole section.
     """
-    size = shape_yx[::-1]
-    if new > old:
-        share = cv2.resize(valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        return np.asarray(share > 0.99)
-    finer = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    return np.asarray(finer > 0)
+    ny, nx = shape_yx
+    if new <= old:
+        side = 2 ** (old - new)
+        return valid.repeat(side, axis=0).repeat(side, axis=1)[:ny, :nx]
+    side = 2 ** (new - old)
+    beyond = [(0, n * side - have) for n, have in zip(shape_yx, valid.shape, strict=True)]
+    squares = np.pad(valid, beyond, constant_values=True).reshape(ny, side, nx, side)
+    return np.asarray(squares.all(axis=(1, 3)))
 
 
 def _halved(section: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -155,43 +155,54 @@ def chunk_correlation(
     >>> chunk_correlation(ramp, 255 - ramp, None, 8)
     array([[-1.]], dtype=float32)
     """
-    bad = missing_pixels(a)
-    if a.shape == b.shape:
-        bad |= missing_pixels(b)
-    if valid is not None and valid.shape == a.shape:
-        bad |= np.logical_not(valid)
-    elif valid is not None:
+    if valid is not None and valid.shape != a.shape:
         raise ShapeError(f"valid {valid.shape} must have the images' shape {a.shape}, px (y, x)")
-    return _correlate(a, b, bad, chunk_px, smoothing_px)
+    return correlate(look(a, smoothing_px, valid), look(b, smoothing_px), chunk_px)
 
 
-def _smoothed(image: Image, sigma_px: float) -> NDArray[np.float32]:
+class Look(NamedTuple):
+    """A section as it is compared; each is compared twice, with the one before and after it."""
+
+    image: NDArray[Any]
+    """(y, x), smoothed."""
+    bad: NDArray[np.bool_]
+    """Where it is missing or not valid."""
+
+
+def look(image: Image, smoothing_px: float, valid: NDArray[Any] | None = None) -> Look:
+    """Prepare a uint8 section (y, x) for `correlate`; see `chunk_correlation`."""
+    missing = missing_pixels(image)
+    bad = missing if valid is None else missing | np.logical_not(valid)
+    return Look(_smoothed(image, missing, smoothing_px) if smoothing_px > 0 else image, bad)
+
+
+def _smoothed(image: Image, missing: NDArray[np.bool_], sigma_px: float) -> NDArray[np.float32]:
     """Blur the known pixels; what is missing neither darkens its neighbours nor is filled."""
-    known = (~missing_pixels(image)).astype(np.float32)
+    if not missing.any():
+        return np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma_px))
+    known = (~missing).astype(np.float32)
     weight = cv2.GaussianBlur(known, (0, 0), sigma_px)
     total = cv2.GaussianBlur(image * known, (0, 0), sigma_px)
     return np.asarray(total / np.maximum(weight, 1e-6), np.float32)
 
 
-def _correlate(
-    a: Image, b: Image, bad: NDArray[np.bool_], chunk_px: int, smoothing_px: float
-) -> Map:
-    if a.shape != b.shape or a.ndim != 2:
+def correlate(a: Look, b: Look, chunk_px: int) -> Map:
+    """Pearson correlation of two sections in chunks; see `chunk_correlation`."""
+    shape = a.image.shape
+    if shape != b.image.shape or a.image.ndim != 2:
         raise ShapeError(
-            f"the sections must be (y, x) images of one shape, got {a.shape} and {b.shape}; "
+            f"the sections must be (y, x) images of one shape, got {shape} and {b.image.shape}; "
             "crop or pad both to the common frame first"
         )
     if chunk_px < 2:
         raise ConfigError(f"qc.chunk_px={chunk_px}: a chunk needs at least 2 x 2 px")
-    first, second = (
-        (_smoothed(image, smoothing_px) if smoothing_px > 0 else image) for image in (a, b)
-    )
+    bad = a.bad | b.bad
     c = chunk_px
-    cy, cx = a.shape[0] // c, a.shape[1] // c
+    cy, cx = shape[0] // c, shape[1] // c
     result = np.full((cy, cx), np.nan, np.float32)
     for i in range(cy):  # one row of chunks at a time bounds the memory of large sections
         rows = slice(i * c, (i + 1) * c), slice(0, cx * c)
-        s, t = (image[rows].reshape(c, cx, c).astype(np.float64) for image in (first, second))
+        s, t = (each.image[rows].reshape(c, cx, c).astype(np.float64) for each in (a, b))
         s -= s.mean(axis=(0, 2), keepdims=True)
         t -= t.mean(axis=(0, 2), keepdims=True)
         norm = np.sqrt(np.einsum("ijk,ijk->j", s, s) * np.einsum("ijk,ijk->j", t, t))
@@ -272,22 +283,20 @@ def score_stack(
         By ascending z. A chunk that cannot be measured is NaN in `chunks` and absent in `summary`.
     """
 
-    def read(z: int) -> tuple[Image, NDArray[np.bool_]]:
-        image = read_section(z)
-        bad = missing_pixels(image)
-        return image, bad if read_valid is None else bad | np.logical_not(read_valid(z))
+    def read(z: int) -> Look:
+        return look(read_section(z), smoothing_px, None if read_valid is None else read_valid(z))
 
     scores: list[PairScore] = []
-    fixed: tuple[Image, NDArray[np.bool_]] | None = None
+    fixed: Look | None = None
     for z, fixed_z in neighbour_pairs(nz, missing):
-        before, bad_before = fixed or read(fixed_z)
-        image, bad = fixed = read(z)
-        if bad.shape != bad_before.shape:
+        before = fixed or read(fixed_z)
+        moving = fixed = read(z)
+        if moving.image.shape != before.image.shape:
             raise ShapeError(
-                f"sections {fixed_z} and {z} must have one shape, got {before.shape} and "
-                f"{image.shape}, px (y, x); pad both to the common frame first"
+                f"sections {fixed_z} and {z} must have one shape, got {before.image.shape} and "
+                f"{moving.image.shape}, px (y, x); pad both to the common frame first"
             )
-        chunks = _correlate(image, before, bad | bad_before, chunk_px, smoothing_px)
+        chunks = correlate(moving, before, chunk_px)
         scores.append(PairScore(z, fixed_z, chunks, summarise(chunks)))
     return tuple(scores)
 

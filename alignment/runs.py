@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from alignment.attachments import attached
+from alignment.attachments import ATTACHED, attached
 from alignment.config import PipelineConfig, parse_config
 from alignment.errors import DataError
 from alignment.updates import Base, base_of, is_same_work
@@ -229,6 +229,6 @@ def load(run_uri: str) -> Run:
         section_names=tuple(frozen["section_names"]),
         config=parse_config(frozen["config"]),
         provenance=frozen["provenance"],
-        attachments={name: frozen[name] for name in ("drawn", "model") if name in frozen},
+        attachments={name: frozen[name] for name in ATTACHED if name in frozen},
         base=Base.of(frozen["base"]) if "base" in frozen else None,
     )

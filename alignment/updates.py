@@ -104,7 +104,10 @@ def changed_settings(before: Frozen, now: Frozen) -> tuple[str, ...]:
     How arrays are cut changes no voxel; units say for themselves if they hang on it. Drawn masks
     and models count by their content, wherever it lies.
     """
-    ignored = ("update.", "volume.slab_sections", "volume.read_back", "masks.drawn", "filter.model")
+    ignored = (
+        "update.", "volume.slab_sections", "volume.read_back",
+        "masks.drawn", "filter.model", "features.model",
+    )  # fmt: skip
     names = []
     for stage, values in now["config"].items():
         old = before["config"].get(stage, {})
@@ -113,8 +116,12 @@ def changed_settings(before: Frozen, now: Frozen) -> tuple[str, ...]:
             for name in sorted({*values, *old})
             if old.get(name) != values.get(name)
         ]
-    model = ["filter.model"] if before.get("model") != now.get("model") else []
-    return (*(name for name in names if not name.startswith(ignored)), *model)
+    models = [
+        setting
+        for setting, name in (("features.model", "features"), ("filter.model", "model"))
+        if before.get(name) != now.get(name)
+    ]
+    return (*(name for name in names if not name.startswith(ignored)), *models)
 
 
 def changed_code(before: Frozen, now: Frozen) -> tuple[str, ...]:

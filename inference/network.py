@@ -14,11 +14,7 @@ from numpy.typing import NDArray
 ZYX = tuple[int, int, int]
 
 
-class ModelError(ValueError):
-    """A model cannot be used: its file, a layer of it, or the size of the patches is wrong."""
-
-
-class Network(Protocol):
+class PatchNetwork(Protocol):
     """Maps patches of a volume to some values a voxel; the same patch gives the same bytes."""
 
     @property

@@ -24,12 +24,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.network import ModelError
+from inference.errors import ModelError
 
 Place = tuple[int, ...]
 Mode = Literal["valid", "blend"]
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""As `inference.network.Network.__call__`: (batch, ..., 1) to (batch, ..., channels)."""
+"""As `inference.network.PatchNetwork.__call__`: (batch, ..., 1) to (batch, ..., channels)."""
 Scale = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 

@@ -199,13 +199,12 @@ def read_metadata(uri: str, name: str) -> Any:
         If it is not JSON.
     """
     checked = CheckedStore(uri, read_only=True, sparse=True)
-    found = sync(checked.get(name, default_buffer_prototype()))
-    if found is None:
-        return None
-    try:
-        return json.loads(found.to_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CorruptError(f"{uri}/{name} is not JSON ({type(error).__name__}: {error})") from None
+
+    def read() -> tuple[bytes, None]:
+        found = sync(checked.get(name, default_buffer_prototype()))
+        return (b"null" if found is None else found.to_bytes()), None
+
+    return store.parsed(f"{uri}/{name}", read)[0]
 
 
 def write_unit(array: Array) -> tuple[int, ...]:

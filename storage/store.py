@@ -19,7 +19,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from storage import durable, journal, s3
@@ -47,6 +48,7 @@ __all__ = [
     "join",
     "list_names",
     "normalise_uri",
+    "parsed",
     "read_bytes",
     "read_json",
     "read_json_tagged",
@@ -57,6 +59,9 @@ __all__ = [
     "walk",
     "zarr_store",
 ]
+
+REREAD_S = (0.2, 0.5)
+"""Pauses before an object in S3 that is no JSON is read once more."""
 
 
 def read_bytes(uri: str) -> bytes:
@@ -84,7 +89,7 @@ def read_json(uri: str) -> Any:
     CorruptError
         If it is not JSON.
     """
-    return _parse(uri, read_bytes(uri))
+    return parsed(uri, lambda: (read_bytes(uri), None))[0]
 
 
 def read_json_tagged(uri: str) -> tuple[Any, str | None]:
@@ -92,17 +97,19 @@ def read_json_tagged(uri: str) -> tuple[Any, str | None]:
 
     ``(None, None)`` if it does not exist.
     """
-    try:
+
+    def read() -> tuple[bytes, str | None]:
         with errors_named(uri, "read"):
             path = local_path(uri)
-            if path is not None:
-                data = path.read_bytes()
-                tag: str | None = durable.etag(data)
-            else:
-                data, tag = s3.read(uri)
+            if path is None:
+                return s3.read(uri)
+            data = path.read_bytes()
+            return data, durable.etag(data)
+
+    try:
+        return parsed(uri, read)
     except MissingError:
         return None, None
-    return _parse(uri, data), tag
 
 
 def exists(uri: str) -> bool:
@@ -350,8 +357,19 @@ def canonical_json(uri: str, value: Any) -> bytes:
     return text.encode() + b"\n"
 
 
-def _parse(uri: str, data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CorruptError(f"{uri} is not JSON ({error}); it has {len(data)} bytes") from None
+def parsed(uri: str, read: Callable[[], tuple[bytes, str | None]]) -> tuple[Any, str | None]:
+    """Return the value of what is read, and its tag.
+
+    JSON carries no checksum. What a network has cut short looks like damage, and is right when it
+    is read again.
+    """
+    for pause_s in (*REREAD_S, None):
+        data, tag = read()
+        try:
+            return json.loads(data), tag
+        except (ValueError, RecursionError) as error:
+            if pause_s is None or local_path(uri) is not None:
+                message = f"{uri} is not JSON ({error}); it has {len(data)} bytes"
+                raise CorruptError(message) from None
+        time.sleep(pause_s)
+    raise AssertionError("the last reading returns or raises")

@@ -119,9 +119,22 @@ def _image(path: str, shape: ZYX, chunk: ZYX, shard: ZYX) -> ArrayPlan:
     return ArrayPlan(path, objects, prod(shape), prod(inner), per_object, objects)
 
 
-def _ingest(stack: Stack) -> StageCount:
+def section_units(stack: Stack) -> tuple[ZYX, ZYX]:
+    """Return chunk and shard of what is written section by section."""
     layout = stack.config.volume
-    chunk, shard = (1, *2 * [layout.section_chunk_px]), (1, *2 * [layout.section_shard_px])
+    return (1, *2 * [layout.section_chunk_px]), (1, *2 * [layout.section_shard_px])
+
+
+def _of_present(array: ArrayPlan, stack: Stack, *, itemsize: int) -> ArrayPlan:
+    """Return the same array of larger values, of which missing sections are not written."""
+    rows, each = stack.present, array.objects // stack.shape[0]
+    nbytes = array.nbytes // stack.shape[0] * rows * itemsize
+    chunk_bytes = array.chunk_bytes * itemsize
+    return replace(array, objects=rows * each, nbytes=nbytes, chunk_bytes=chunk_bytes)
+
+
+def _ingest(stack: Stack) -> StageCount:
+    chunk, shard = section_units(stack)
     levels = tuple(
         _image("sections", level_shape(stack.shape, mip), chunk, shard)
         for mip in range(stack.section_mips)
@@ -131,18 +144,17 @@ def _ingest(stack: Stack) -> StageCount:
 
 def _masks(stack: Stack) -> StageCount:
     shape = stack.run.shape_at(stack.config.masks.mip)
-    chunk = (1, *2 * [stack.config.volume.section_shard_px])
-    arrays = tuple(_rows(path, shape[0], shape, chunk, 1) for path in ("valid", "defects"))
+    chunk, shard = section_units(stack)
+    arrays = tuple(_image(path, shape, chunk, shard) for path in ("valid", "defects"))
     parts = (Part("sections", shape[0], True), Part("likeness", stack.pairs(1)))
     return StageCount("masks", parts, arrays)
 
 
 def _features(stack: Stack) -> StageCount:
-    chunk = (1, *2 * [stack.config.volume.section_shard_px])
+    chunk, shard = section_units(stack)
     mips = stack.config.match.mips
-    arrays = tuple(
-        _rows("features", stack.present, stack.run.shape_at(mip), chunk, 2) for mip in mips
-    )
+    whole = (_image("features", stack.run.shape_at(mip), chunk, shard) for mip in mips)
+    arrays = tuple(_of_present(array, stack, itemsize=2) for array in whole)
     return StageCount("features", tuple(Part(f"mip{k}", stack.present, True) for k in mips), arrays)
 
 
@@ -260,10 +272,24 @@ def _pyramid(stack: Stack) -> StageCount:
 
 
 def _qc(stack: Stack) -> StageCount:
-    nz, side, pairs = stack.shape[0], stack.config.qc.chunk_px, stack.pairs(1)
-    grid = tuple(max(n // side, 1) for n in stack.canvas)
-    arrays = tuple(_rows(f"qc/{k}", pairs, (nz, *grid), (1, *grid), 4) for k in ("before", "after"))
-    return StageCount("qc", (Part("pairs", pairs, True), Part("report", 1)), arrays, loose=2)
+    shape, chunk = compared_grid(stack)
+    one = _image("qc", shape, chunk, chunk)
+    blocks = one.objects
+    arrays = tuple(
+        replace(one, path=f"qc/{k}", nbytes=4 * one.nbytes, chunk_bytes=4 * one.chunk_bytes)
+        for k in ("before", "after")
+    )
+    return StageCount("qc", (Part("shards", blocks, True), Part("report", 1)), arrays, loose=2)
+
+
+def compared_grid(stack: Stack) -> tuple[ZYX, ZYX]:
+    """Return shape and chunk of the correlations of neighbours: a chunk for each aligned shard."""
+    layout, side = stack.config.volume, stack.config.qc.chunk_px
+    inner, outer = cut_grid(stack.aligned_shape, layout.aligned_chunk, layout.aligned_shard)
+    depth, *sides = outer or inner
+    shape = (stack.shape[0], *(max(n // side, 1) for n in stack.canvas))
+    chunk = (depth, *(max(n // side, 1) for n in sides))
+    return shape, tuple(min(c, n) for c, n in zip(chunk, shape, strict=True))
 
 
 def _publish(stack: Stack) -> StageCount:

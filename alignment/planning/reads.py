@@ -11,7 +11,11 @@ from math import ceil, prod
 from typing import NamedTuple
 
 from alignment.match import CHANNELS
+from alignment.planning.counts import compared_grid, section_units
 from alignment.planning.stack import Stack
+from alignment.planning.work import patch_side_px
+from alignment.rematch import single_level
+from alignment.stages.correlations import halo_px
 from alignment.stages.matched import BLOCK_NODES
 from storage.grid import cut_grid
 from storage.ome import level_shape
@@ -33,21 +37,25 @@ def read_by(stage: str, stack: Stack) -> tuple[Read, ...]:
     return tuple(READS[stage](stack)) if stage in READS else ()
 
 
-def _section(stack: Stack, mip: int, times: int) -> Read:
+def _plane(stack: Stack, path: str, mip: int, itemsize: int, times: int) -> Read:
     """Read whole sections at a mip."""
-    layout = stack.config.volume
-    chunk, shard = (1, *2 * [layout.section_chunk_px]), (1, *2 * [layout.section_shard_px])
+    chunk, shard = section_units(stack)
     shape = level_shape(stack.shape, mip)
     inner, outer = cut_grid(shape, chunk, shard)
     objects = prod(ceil(n / u) for n, u in zip(shape[1:], (outer or inner)[1:], strict=True))
-    return Read("sections", times * stack.px(mip), times * (objects + 1))
-
-
-def _plane(stack: Stack, path: str, mip: int, itemsize: int, times: int) -> Read:
-    """Read whole sections of an array whose chunks are as large as the sections' shards."""
-    side = stack.config.volume.section_shard_px
-    objects = prod(ceil(n / side) for n in stack.run.shape_at(mip)[1:])
     return Read(path, times * stack.px(mip) * itemsize, times * (objects + 1))
+
+
+def _section(stack: Stack, mip: int, times: int) -> Read:
+    return _plane(stack, "sections", mip, 1, times)
+
+
+def _part(stack: Stack, path: str, mip: int, itemsize: int, side_px: float, times: int) -> Read:
+    """Read parts of sections, `side_px` each way at a mip, that begin anywhere in a chunk."""
+    side = stack.config.volume.section_chunk_px
+    shape = level_shape(stack.shape, mip)[1:]
+    seen = prod(min((ceil(side_px / side) + 1) * side, n) for n in shape)
+    return Read(path, round(times * seen * itemsize), 3 * times)
 
 
 def _masked(stack: Stack, times: int) -> Read:
@@ -82,12 +90,16 @@ def _coarse(stack: Stack) -> Iterator[Read]:
 
 
 def _match(stack: Stack) -> Iterator[Read]:
-    """Every block reads both sections' features whole, at every level that it searches."""
+    """Every block reads what it sees of both sections' features, at every level."""
     match = stack.config.match
     blocks = stack.match_pairs * stack.blocks + sum(stack.retried_blocks)
-    for level in (*match.levels, *match.refine):
-        yield _plane(stack, "features", level.mip, 2, 2 * blocks)
-        yield _masked(stack, 2 * blocks)
+    rounds = [(match, level) for level in match.levels]
+    rounds += [(single_level(match, level), level) for level in match.refine]
+    for config, level in rounds:
+        side = patch_side_px(stack, config, level.mip)
+        yield _part(stack, "features", level.mip, 2, side, 2 * blocks)
+        there = side * 2.0 ** (level.mip - stack.config.masks.mip)
+        yield _part(stack, "valid", stack.config.masks.mip, 1, there, 2 * blocks)
     block = 4 * len(CHANNELS) * min(BLOCK_NODES**2, stack.match_nodes)
     guides = len(match.refine) * blocks * min(9, stack.blocks)
     yield Read("matches", guides * block, guides + len(match.refine) * blocks)
@@ -151,15 +163,24 @@ def _qc(stack: Stack) -> Iterator[Read]:
     pairs, layout = stack.pairs(1), stack.config.volume
     inner, outer = cut_grid(stack.aligned_shape, layout.aligned_chunk, layout.aligned_shard)
     depth, cy, _ = inner
-    _, sy, sx = outer or inner
+    *_, sx = outer or inner
     ny, nx = stack.canvas
-    shards = ceil(ny / sy) * ceil(nx / sx)
-    yield _section(stack, 0, 2 * pairs)
-    yield Read("aligned", 2 * pairs * stack.canvas_px * depth, 2 * pairs * (2 * shards + 1))
+    shape, chunk = compared_grid(stack)
+    side, halo = stack.config.qc.chunk_px, halo_px(stack.config.qc.smoothing_px)
+    units = tuple(ceil(n / c) for n, c in zip(shape, chunk, strict=True))
+    # A unit sees its own part and a halo, and of the section before its first one as much again.
+    grown = [
+        min(n + (k - 1) * 2 * ceil(halo / side) * side, k * n)
+        for n, k in zip((ny, nx), units[1:], strict=True)
+    ]
+    before = units[0] - 1
+    yield Read("sections", (pairs + 1 + before) * prod(grown), 3 * prod(units[1:]) * pairs)
+    layers = stack.shape[0] + before * depth
+    yield Read("aligned", layers * prod(grown), 6 * prod(units))
     # The re-slice: one row of every section.
     nz = stack.shape[0]
     yield Read("sections", nz * nx * min(layout.section_chunk_px, ny), 2 * nz * ceil(nx / sx))
-    yield Read("aligned", nz * nx * cy * depth, 2 * nz * ceil(nx / sx))
+    yield Read("aligned", nz * nx * cy, 2 * ceil(nz / depth) * ceil(nx / sx))
     yield Read("fields", 3 * nz * stack.mesh_nodes * 8, 3 * nz)
     yield Read("residuals", stack.match_pairs * stack.match_nodes * 4, stack.match_pairs)
 

@@ -8,6 +8,7 @@ from alignment.errors import ConfigError
 from alignment.planning.plans import Plan, StagePlan
 from alignment.planning.stack import Stack
 from storage.limits import MAX_CHUNK_BYTES, MAX_CHUNKS_PER_READ
+from storage.ome import level_shape
 
 MAX_TASKS_PER_GRAPH = 100_000
 """A Dask scheduler with more stalls; slabs of sections come first."""
@@ -32,8 +33,9 @@ MEMORY = {
     "relax": "relax.node_spacing_px (more), or relax.slab_sections and relax.tile_nodes (less)",
     "render": "volume.aligned_shard (less), or relax.node_spacing_px (more)",
     "pyramid": "volume.aligned_shard (less)",
+    "qc": "qc.chunk_px (more), or volume.aligned_shard (less)",
 }
-"""What brings down the memory of a stage. Not of "qc": it holds two aligned sections at mip 0."""
+"""What brings down the memory of a stage."""
 CHUNKS = {
     "filter": "match.levels[-1].node_spacing_px and match.refine[*].node_spacing_px (more)",
     "relax": "relax.node_spacing_px (more)",
@@ -113,18 +115,16 @@ def _stage(stage: StagePlan, limits: Limits) -> list[str]:
 
 
 def _reads(stack: Stack) -> list[str]:
-    """Return which whole sections have more chunks than one reading may touch."""
-    layout = stack.config.volume
-    _, cy, cx = layout.aligned_chunk
-    found = []
-    for what, (ny, nx), (sy, sx), setting in (
-        ("an aligned section", stack.canvas, (cy, cx), "volume.aligned_chunk"),
-        ("a section", stack.shape[1:], 2 * (layout.section_chunk_px,), "volume.section_chunk_px"),
-    ):
-        chunks = -(-ny // sy) * -(-nx // sx)
-        if chunks > MAX_CHUNKS_PER_READ:
-            found.append(
-                f"stage 'qc' would read {what} of {chunks:,} chunks at once; "
-                f"{MAX_CHUNKS_PER_READ:,} is the limit (storage.limits). Change {setting} (more)"
-            )
-    return found
+    """Return whether whole sections have more chunks than one reading may touch."""
+    config = stack.config
+    side = config.volume.section_chunk_px
+    mip = min(config.masks.mip, *config.match.mips)
+    _, ny, nx = level_shape(stack.shape, mip)
+    chunks = -(-ny // side) * -(-nx // side)
+    if chunks <= MAX_CHUNKS_PER_READ:
+        return []
+    return [
+        f"stages 'masks' and 'features' would read a section of {chunks:,} chunks at once; "
+        f"{MAX_CHUNKS_PER_READ:,} is the limit (storage.limits). Change volume.section_chunk_px "
+        "(more)"
+    ]

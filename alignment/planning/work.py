@@ -11,8 +11,10 @@ from math import ceil, prod
 
 from alignment.config import MatchConfig, MatchLevel, PipelineConfig
 from alignment.match import CHANNELS, grid_spacing_px, halo_px
+from alignment.planning.counts import compared_grid
 from alignment.planning.stack import Guess, Stack
 from alignment.rematch import single_level
+from alignment.stages.correlations import halo_px as halo_px_of_blur
 from alignment.stages.matched import BLOCK_NODES
 from storage.grid import ZYX, cut_grid
 from storage.ome import level_shape
@@ -25,9 +27,6 @@ SHARD_COPIES = 4
 these in one piece, and in the order that their content decides (`storage.shards`)."""
 PROCESS_BYTES = 95_000_000
 """A process that has only imported the stages."""
-SHARDS_IN_FLIGHT = 10
-"""That zarr fetches at a time while it reads a large region."""
-
 WORK_UNITS = {
     "ingest": "Mpx of all levels",
     "masks": "Mpx of the sections and pairs that are looked at",
@@ -146,21 +145,23 @@ def _pair(stack: Stack) -> float:
 
 
 def _block(stack: Stack) -> float:
-    """A section's features whole, and patches of both sections round a block of nodes."""
+    """What a block of nodes sees of two sections, with its masks, warped and searched."""
     match = stack.config.match
-    searched = sum(_patch_px(stack, match, level.mip) for level in match.levels)
+    searched = sum(patch_side_px(stack, match, level.mip) ** 2 for level in match.levels)
     again = [
-        _patch_px(stack, single_level(match, level), level.mip, margin=level.search_radius_px)
+        patch_side_px(stack, single_level(match, level), level.mip, margin=level.search_radius_px)
+        ** 2
         for level in match.refine
     ]
     # A round that warps a patch holds it with its places, in float64, and the engine's spectra.
-    return 8 * stack.px(min(match.mips)) + max(40 * searched, 80 * max(again, default=0.0))
+    return max(48 * searched, 88 * max(again, default=0.0))
 
 
-def _patch_px(stack: Stack, config: MatchConfig, mip: int, *, margin: int = 0) -> float:
-    """Return the pixels of a patch round a block of nodes."""
+def patch_side_px(stack: Stack, config: MatchConfig, mip: int, *, margin: int = 0) -> float:
+    """Return the side of a patch round a block of nodes, px at `mip`."""
     spacing, halo = grid_spacing_px(config), 2 * (halo_px(config) + margin)
-    return prod((min(BLOCK_NODES * spacing, n) + halo) / 2**mip for n in stack.canvas)
+    sides = (min(BLOCK_NODES * spacing, n) + halo for n in stack.canvas)
+    return prod(side / 2**mip for side in sides) ** 0.5
 
 
 def _judged(stack: Stack) -> float:
@@ -208,12 +209,19 @@ def _layout_shard(stack: Stack) -> tuple[int, ...]:
     return stack.config.volume.aligned_shard
 
 
-def _two_sections(stack: Stack) -> float:
-    """Two sections before and two after, smoothed; what their chunks hold in the meantime."""
-    depth, _, _ = stack.config.volume.aligned_chunk
-    _, sy, sx = _layout_shard(stack)
-    layers = min(stack.canvas_px, SHARDS_IN_FLIGHT * sy * sx) * min(depth, stack.shape[0])
-    return 40 * stack.canvas_px + 4 * layers
+def _columns(stack: Stack) -> float:
+    """What a shard shows, with a halo, and two of its sections smoothed; or all of the report."""
+    shape, chunk = compared_grid(stack)
+    side, halo = stack.config.qc.chunk_px, halo_px_of_blur(stack.config.qc.smoothing_px)
+    seen = prod(
+        min((c + 2 * ceil(halo / side)) * side, n)
+        for c, n in zip(chunk[1:], stack.canvas, strict=True)
+    )
+    # As it is read, and the chunks that it is made of.
+    block = 2 * chunk[0] * seen + 40 * seen
+    # Before and after, the part that both know, and their percentiles in float64; residuals.
+    told = 36 * prod(shape) + 28 * stack.pairs(1) * stack.match_nodes
+    return max(block, told)
 
 
 MEMORY: dict[str, Callable[[Stack], float]] = {
@@ -226,5 +234,5 @@ MEMORY: dict[str, Callable[[Stack], float]] = {
     "relax": _solved,
     "render": _shard,
     "pyramid": _coarser_shard,
-    "qc": _two_sections,
+    "qc": _columns,
 }

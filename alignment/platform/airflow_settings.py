@@ -65,7 +65,7 @@ def airflow_environment(
             # is only slow must not be taken for dead: it reports every 5 s.
             "scheduler_health_check_threshold": 20,
             "orphaned_tasks_check_interval": 10,
-            "task_instance_heartbeat_timeout": 90,
+            "task_instance_heartbeat_timeout": 60,
         },
         # A task bears with a server that is being started again; after 3 failures it would give up.
         "workers": {"max_failed_heartbeats": 12},

@@ -7,7 +7,7 @@ from typing import Any
 
 from alignment.errors import ConfigError
 from alignment.predicting.config import PredictConfig
-from inference.network import ZYX, Network
+from inference.network import ZYX, PatchNetwork
 from inference.overlap import Mode, PatchGrid
 
 PATCH: ZYX = (40, 192, 192)
@@ -32,7 +32,7 @@ class Layout:
     chunk: ZYX
     channels: int
     working_bytes: int
-    """`inference.network.Network.working_bytes`."""
+    """`inference.network.PatchNetwork.working_bytes`."""
     model_bytes: int
 
     @property
@@ -52,7 +52,9 @@ class Layout:
         return cls(**(known | sizes))
 
 
-def lay_out(shape: ZYX, config: PredictConfig, network: Network, *, model_bytes: int) -> Layout:
+def lay_out(
+    shape: ZYX, config: PredictConfig, network: PatchNetwork, *, model_bytes: int
+) -> Layout:
     """Return the layout of a prediction.
 
     Raises

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from alignment.errors import ConfigError
-from inference.network import ModelError
+from inference.errors import ModelError
 from storage import store
 
 LARGEST_MODEL_BYTES = 4 * 2**30

@@ -19,7 +19,7 @@ from alignment.predicting.figures import Figures, check_limits, figures
 from alignment.predicting.layout import Layout, lay_out
 from alignment.predicting.models import model_bytes, model_errors
 from alignment.runs import check_kept, definition
-from inference.backends import load_network
+from inference.backends.files import load_network
 from inference.network import ZYX
 from storage.commit import records
 from storage.commit.keys import run_key

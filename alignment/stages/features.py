@@ -1,38 +1,63 @@
-"""Stage "features": band-passed, contrast-normalised images at every level of matching."""
+"""Stage "features": images that are easier to match, at every level of matching."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from alignment.config import FeaturesConfig
+from alignment.attachments import feature_network
+from alignment.errors import ConfigError
 from alignment.features import normalise
 from alignment.runs import Run, load
 from alignment.stages import inputs
 from alignment.stages.units import Phase, Record, Ref, Section
+from inference.errors import BackendError
 from inference.model import FeatureTransform
 from storage.volume import create_array, open_array
 
 
-def _band_pass(config: FeaturesConfig) -> FeatureTransform:
-    return partial(normalise, config=config)
+def _band_pass(run: Run) -> FeatureTransform:
+    return partial(normalise, config=run.config.features)
 
 
-KINDS: dict[str, Callable[[FeaturesConfig], FeatureTransform]] = {"bandpass": _band_pass}
-"""What makes the features, by `features.kind`; a learned transform is one more entry."""
+def _network(run: Run) -> FeatureTransform:
+    return _loaded(run.config.features.model, run.attachments["features"])
+
+
+@lru_cache(maxsize=1)
+def _loaded(uri: str, sha256: str) -> FeatureTransform:
+    """Compile a network once in a process."""
+    from inference.transform import NetworkTransform, predictor_of  # TensorFlow takes seconds
+
+    try:
+        predict = predictor_of("keras")
+    except (ImportError, BackendError) as error:
+        raise ConfigError(
+            f"features.kind=nccnet needs TensorFlow on every worker ({error}); add it: "
+            "pip install 'petalign[train]'"
+        ) from None
+    network = feature_network(uri, sha256)
+    return NetworkTransform(network, predict(network))
+
+
+KINDS: dict[str, Callable[[Run], FeatureTransform]] = {"bandpass": _band_pass, "nccnet": _network}
+"""What makes the features, by `features.kind`."""
 
 
 def phases(run: Run) -> Iterator[Phase]:
     """Yield one phase a level, over the sections that can be aligned."""
+    layout = run.config.volume
     for mip in run.config.match.mips:
         shape = run.shape_at(mip)
         create_array(
             run.uri,
             f"features/{mip}",
             shape=shape,
-            chunk=(1, *(min(n, run.config.volume.section_shard_px) for n in shape[1:])),
+            chunk=(1, layout.section_chunk_px, layout.section_chunk_px),
+            shard=(1, layout.section_shard_px, layout.section_shard_px),
             dtype="float16",
             fill_value=0,
             dimension_names=("z", "y", "x"),
@@ -43,16 +68,28 @@ def phases(run: Run) -> Iterator[Phase]:
         yield Phase(f"mip{mip}", units, work, reads_section, ("features",), local=True)
 
 
-def reads_section(unit: Section, *, run_uri: str) -> list[Ref]:
-    """Return the section and its valid part."""
-    return [inputs.ingested(unit.z), inputs.masked(unit.z)]
+def reads_section(unit: Section, *, run_uri: str) -> list[Ref | str]:
+    """Return the section and its valid part, and the network with what runs it."""
+    seen: list[Ref | str] = [inputs.ingested(unit.z), inputs.masked(unit.z)]
+    network = load(run_uri).attachments.get("features")
+    if network is None:
+        return seen
+    runs_it = [f"{name} {_version(name)}" for name in ("keras", "tensorflow", "tensorflow-cpu")]
+    return [*seen, f"network {network}", *runs_it]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def normalise_section(unit: Section, *, run_uri: str, mip: int) -> Record:
     """Write the feature image of one section at one level; 0 where nothing may be matched."""
     run = load(run_uri)
     image = inputs.section(run, unit.z, mip)
-    transform = KINDS[run.config.features.kind](run.config.features)
+    transform = KINDS[run.config.features.kind](run)
     features = transform(image, inputs.valid(run, unit.z, mip))
     stored = features.astype(np.float16)
     digest = inputs.write_row(open_array(run_uri, f"features/{mip}"), unit.z, stored)

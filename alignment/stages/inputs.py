@@ -52,9 +52,29 @@ def section(run: Run, z: int, mip: int) -> NDArray[np.uint8]:
 
 def valid(run: Run, z: int, mip: int) -> NDArray[np.bool_]:
     """Return where section z may be used, at `mip`; a pixel counts only if all of it may."""
-    mask = read_row(open_array(run.uri, "valid"), z) > 0
     _, ny, nx = run.shape_at(mip)
-    return valid_at(mask, old=run.config.masks.mip, new=mip, shape_yx=(ny, nx))
+    return valid_part(run, z, mip, (0, 0), (ny, nx))
+
+
+def valid_part(
+    run: Run, z: int, mip: int, start_yx: tuple[int, int], shape_yx: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return what `valid` holds in a box of a section, px at `mip`, that lies inside it."""
+    (y, x), (ny, nx), own = start_yx, shape_yx, run.config.masks.mip
+    array = open_array(run.uri, "valid")
+    if mip >= own:
+        side = 2 ** (mip - own)
+        first, last = (y * side, x * side), ((y + ny) * side, (x + nx) * side)
+        last = tuple(min(n, end) for n, end in zip(array.shape[1:], last, strict=True))
+        before = (0, 0)
+    else:
+        side = 2 ** (own - mip)
+        first, last = (y // side, x // side), (-(-(y + ny) // side), -(-(x + nx) // side))
+        before = (y % side, x % side)
+    part = np.s_[z : z + 1, first[0] : last[0], first[1] : last[1]]
+    mask = read_region(array, part)[0] > 0
+    whole = (ny + before[0], nx + before[1])
+    return valid_at(mask, old=own, new=mip, shape_yx=whole)[before[0] :, before[1] :]
 
 
 def tissue_at_nodes(

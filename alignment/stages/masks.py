@@ -27,13 +27,14 @@ COMPARED_PX = 4096
 def phases(run: Run) -> Iterator[Phase]:
     """Yield the sections first, then the pairs of neighbours, which may show the same."""
     shape = run.shape_at(run.config.masks.mip)
-    chunk = (1, *(min(n, run.config.volume.section_shard_px) for n in shape[1:]))
+    layout = run.config.volume
     for path in ("valid", "defects"):
         create_array(
             run.uri,
             path,
             shape=shape,
-            chunk=chunk,
+            chunk=(1, layout.section_chunk_px, layout.section_chunk_px),
+            shard=(1, layout.section_shard_px, layout.section_shard_px),
             dtype="uint8",
             fill_value=0,
             dimension_names=("z", "y", "x"),

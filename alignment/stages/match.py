@@ -18,7 +18,7 @@ from alignment.filter import reject_outliers
 from alignment.holes import boxes_around, untied_nodes
 from alignment.match import CHANNELS, Patch, grid_shape, grid_spacing_px, match_block
 from alignment.ncc import engine_name
-from alignment.patches import patch_box, place_patch
+from alignment.patches import patch_box, place_patch, seen_box
 from alignment.rematch import match_again, reach_nodes, single_level, smooth_guide
 from alignment.runs import Run, load
 from alignment.stages import inputs
@@ -38,7 +38,7 @@ from alignment.stages.matched import (
     round_phase,
 )
 from alignment.stages.units import NodeBlock, Phase, Record, Ref, Section
-from storage.volume import create_array, open_array, write_region
+from storage.volume import create_array, open_array, read_region, write_region
 
 
 def phases(run: Run) -> Iterator[Phase]:
@@ -257,6 +257,12 @@ def _patch(
 ) -> Patch:
     """Return the part of a section's features around a block of nodes, in the common frame."""
     placed = inputs.coarse(run.uri)
-    box = patch_box(_box(unit), placed.canvas, config, mip, margin_px=margin_px)
-    features = inputs.read_row(open_array(run.uri, f"features/{mip}"), z)
-    return place_patch(features, inputs.valid(run, z, mip), placed.matrices[z], *box, mip)
+    matrix, (_, *section_yx) = placed.matrices[z], run.shape_at(mip)
+    start, shape = patch_box(_box(unit), placed.canvas, config, mip, margin_px=margin_px)
+    (y, x), (ny, nx) = seen_box(matrix, start, shape, mip, (section_yx[0], section_yx[1]))
+    if not ny:
+        return Patch(np.zeros(shape, np.float32), np.zeros(shape, np.bool_), start, mip)
+    part = np.s_[z : z + 1, y : y + ny, x : x + nx]
+    features = read_region(open_array(run.uri, f"features/{mip}"), part)[0]
+    valid = inputs.valid_part(run, z, mip, (y, x), (ny, nx))
+    return place_patch(features, valid, matrix, start, shape, mip, origin_yx=(y, x))

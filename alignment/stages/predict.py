@@ -22,8 +22,8 @@ from alignment.predicting.layout import lay_out
 from alignment.predicting.models import model_bytes, model_errors
 from alignment.predicting.runs import MODEL_PHASE, SHARDS, Prediction, layout_of, load
 from alignment.stages.units import Phase, Record, Ref, Unit, Whole
-from inference.backends import load_network
-from inference.network import Network
+from inference.backends.files import load_network
+from inference.network import PatchNetwork
 from inference.overlap import predict_block
 from storage.commit import records
 from storage.commit.keys import canonical
@@ -202,7 +202,7 @@ class _Model:
 
 
 @lru_cache(maxsize=1)
-def _network(model: _Model) -> Network:
+def _network(model: _Model) -> PatchNetwork:
     """Return a network; each worker loads it once, whatever runs it is of."""
     data = read_bytes(model.uri)
     if digest_of(data) != model.digest:

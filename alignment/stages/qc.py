@@ -32,15 +32,13 @@ from alignment.report_data import (
     shown_sections,
 )
 from alignment.runs import Run, load
-from alignment.stages import inputs, knowntruth, maskviews, matched, wholesections
-from alignment.stages.units import Pair, Phase, Record, Ref, Whole
+from alignment.stages import correlations, inputs, knowntruth, maskviews, matched, wholesections
+from alignment.stages.correlations import aligned, unaligned
+from alignment.stages.units import Phase, Record, Whole
 from alignment.wander import Wander, measure_wander
 from storage.commit import records
-from storage.grid import Box, tile
 from storage.store import join, replace_bytes, replace_json
-from storage.volume import create_array, open_array, read, write_unit
-
-Image = NDArray[np.uint8]
+from storage.volume import open_array
 
 CUTOUT_PX = 160
 RESLICE_HEIGHT_PX = 600
@@ -48,76 +46,9 @@ RESLICE_HEIGHT_PX = 600
 
 
 def phases(run: Run) -> Iterator[Phase]:
-    """Yield the pairs first, then the report that sums them up."""
-    side = run.config.qc.chunk_px
-    grid = tuple(n // side for n in inputs.coarse(run.uri).canvas)
-    for path in ("qc/before", "qc/after"):
-        create_array(
-            run.uri,
-            path,
-            shape=(run.shape[0], *grid),
-            chunk=(1, *grid),
-            dtype="float32",
-            fill_value=np.nan,
-            dimension_names=("z", "y", "x"),
-            attributes={"chunk_px": side, "quantity": "Pearson r with the preceding section"},
-        )
-    pairs = [Pair(z, d) for z, d in inputs.pairs(run, 1)]
-    yield Phase("pairs", pairs, compare_pair, reads_pair, ("qc",), local=True)
+    """Yield the correlations of neighbours first, then the report that sums them up."""
+    yield correlations.phase(run)
     yield Phase("report", [Whole()], write_report, always=True)
-
-
-def reads_pair(unit: Pair, *, run_uri: str) -> list[Ref | str]:
-    """Return both sections as they came and the shards that show them aligned."""
-    both = (unit.z - unit.d, unit.z)
-    finest = open_array(run_uri, "aligned/0")
-    shards = tile(finest.shape, write_unit(finest), mip=0)
-    shown = [
-        Ref("render", "shards", shard.label)
-        for shard in shards
-        if any(shard.start[0] <= z < shard.stop[0] for z in both)
-    ]
-    placed = inputs.coarse(run_uri)
-    laid = f"canvas {list(placed.canvas)} at {list(placed.seat)}"
-    return [*map(inputs.ingested, both), *shown, laid]
-
-
-def compare_pair(unit: Pair, *, run_uri: str) -> Record:
-    """Write the chunk correlations of a section with its predecessor, before and after."""
-    run = load(run_uri)
-    config = run.config.qc
-    record: Record = {"z": unit.z, "bytes_read": 0, "bytes_written": 0}
-    for name, see in (("before", unaligned), ("after", aligned)):
-        moving, fixed = (see(run, z) for z in (unit.z, unit.z - unit.d))
-        chunks = qc.chunk_correlation(
-            moving, fixed, None, config.chunk_px, smoothing_px=config.smoothing_px
-        )
-        record[name] = inputs.write_row(open_array(run_uri, f"qc/{name}"), unit.z, chunks)
-        record["bytes_read"] += int(moving.nbytes + fixed.nbytes)
-        record["bytes_written"] += int(chunks.nbytes)
-    return record
-
-
-def aligned(
-    run: Run, z: int, start_yx: tuple[int, int] = (0, 0), shape_yx: tuple[int, int] | None = None
-) -> Image:
-    """Return a part of section z of the aligned volume; all of it without `shape_yx`."""
-    return _read(run, "aligned/0", z, start_yx, shape_yx)
-
-
-def unaligned(
-    run: Run, z: int, start_yx: tuple[int, int] = (0, 0), shape_yx: tuple[int, int] | None = None
-) -> Image:
-    """Return a part of section z as it came, moved by whole px onto the canvas, all z alike."""
-    y, x = inputs.coarse(run.uri).seat
-    return _read(run, "sections/0", z, (start_yx[0] + y, start_yx[1] + x), shape_yx)
-
-
-def _read(
-    run: Run, path: str, z: int, start_yx: tuple[int, int], shape_yx: tuple[int, int] | None
-) -> Image:
-    (y, x), (ny, nx) = start_yx, shape_yx or inputs.coarse(run.uri).canvas
-    return read(open_array(run.uri, path), Box((z, y, x), (z + 1, y + ny, x + nx), 0))[0]
 
 
 def write_report(_: Whole, *, run_uri: str) -> Record:
@@ -132,9 +63,7 @@ def write_report(_: Whole, *, run_uri: str) -> Record:
 def gather(run: Run) -> ReportData:
     """Collect what the report shows from the run's folder."""
     pairs = inputs.pairs(run, 1)
-    before, after = qc.on_common_area(
-        *(tuple(_score(run, name, z, d) for z, d in pairs) for name in ("before", "after"))
-    )
+    before, after = qc.on_common_area(*(_scores(run, name, pairs) for name in ("before", "after")))
     residuals = {z: _row(run, f"residuals/{d}", z) for z, d in pairs}
     side = run.config.qc.chunk_px
     worst = qc.worst_places(
@@ -212,9 +141,13 @@ def _notes(run: Run) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _score(run: Run, name: str, z: int, d: int) -> qc.PairScore:
-    chunks = _row(run, f"qc/{name}", z)
-    return qc.PairScore(z, z - d, chunks, qc.summarise(chunks))
+def _scores(run: Run, name: str, pairs: list[tuple[int, int]]) -> tuple[qc.PairScore, ...]:
+    before = dict(pairs)
+    return tuple(
+        qc.PairScore(z, z - before[z], chunks, qc.summarise(chunks))
+        for z, chunks in correlations.rows(run, name)
+        if z in before
+    )
 
 
 def _row(run: Run, path: str, z: int) -> NDArray[np.float32]:
@@ -296,7 +229,7 @@ def _cutouts(run: Run, place: qc.Place, fixed_z: int, before: float) -> WorstPla
     y = int(min(max(place.y - half, 0), max(ny - CUTOUT_PX, 0)))
     x = int(min(max(place.x - half, 0), max(nx - CUTOUT_PX, 0)))
     seen = [
-        see(run, z, (y, x), (CUTOUT_PX, CUTOUT_PX))
+        see(run, (z, z + 1), (y, x), (CUTOUT_PX, CUTOUT_PX))[0]
         for see in (unaligned, aligned)
         for z in (place.z, fixed_z)
     ]
@@ -307,8 +240,10 @@ def _reslice(run: Run) -> Reslice:
     """Cut the stack along x through the middle of the canvas."""
     ny, nx = inputs.coarse(run.uri).canvas
     at = ny // 2
+    nz, depth = run.shape[0], open_array(run.uri, "aligned/0").chunks[0]
+    slabs = [(z, min(z + depth, nz)) for z in range(0, nz, depth)]
     rows = {
-        see: np.concatenate([see(run, z, (at, 0), (1, nx)) for z in range(run.shape[0])])
+        see: np.concatenate([see(run, slab, (at, 0), (1, nx))[:, 0] for slab in slabs])
         for see in (unaligned, aligned)
     }
     shrink = max(1, -(-nx // (2 * RESLICE_HEIGHT_PX)))

@@ -32,24 +32,30 @@ def read_config(path: Path | None, settings: list[str] | None = None) -> Pipelin
         text = path.read_text() if path else ""
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}; make one: petalign init") from None
-    values = load_config(text).model_dump(mode="json")
-    lay_over(values, settings)
-    return parse_config(values)
+    return parse_config(with_settings(load_config(text).model_dump(mode="json"), settings))
 
 
-def lay_over(values: dict[str, Any], settings: list[str] | None) -> None:
-    """Put the settings of the command line, ``STAGE.NAME=VALUE``, into nested values."""
+def with_settings(values: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
+    """Return nested values with the ones of the command line laid over them.
+
+    Raises
+    ------
+    ConfigError
+        If one is not written as STAGE.NAME=VALUE.
+    """
     import yaml
 
     for setting in settings or []:
         name, sign, value = setting.partition("=")
         *stages, key = name.split(".")
-        if not sign or not stages:
+        is_stage = not stages and isinstance(values.get(key, {}), dict)
+        if not sign or is_stage:
             raise ConfigError(f"--set {setting!r}: expected STAGE.NAME=VALUE")
         place: Any = values
         for stage in stages:
             place = place.setdefault(stage, {})
         place[key] = yaml.safe_load(value)
+    return values
 
 
 def numbers[N: (int, float)](

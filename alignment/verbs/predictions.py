@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from alignment.commands.console import StageDisplay, exit_codes
-from alignment.verbs.options import Json, Settings, Workers, lay_over
+from alignment.verbs.options import Json, Settings, Workers, with_settings
 
 
 def predict(
@@ -31,9 +31,7 @@ def predict(
     from storage.store import normalise_uri
 
     with exit_codes():
-        values: dict[str, Any] = {}
-        lay_over(values, settings)
-        config = parse_predict_config(values).model_dump(mode="json")
+        config = parse_predict_config(with_settings({}, settings)).model_dump(mode="json")
         version = int(at) if at and at.isdecimal() and len(at) < 10 else at
         source, file, target = map(normalise_uri, (volume, model, dest))
         order = command.Order(source, file, target, config, version, only_plan=plan)

@@ -67,11 +67,11 @@ def task_defaults(environment: Mapping[str, str] = os.environ) -> dict[str, Any]
     """
     pool = environment.get(POOL_VARIABLE)
     return {
-        "retries": 4,
+        "retries": 8,
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": 3.0,
-        # A cluster that was killed is back within a minute or two.
-        "max_retry_delay": timedelta(minutes=2),
+        # A retry resumes, so it is cheap; a cluster that was killed is back within a minute or two.
+        "max_retry_delay": timedelta(seconds=30),
         "retry_policy": retry_policy(),
         **({"pool": pool} if pool else {}),
     }

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 
 from alignment.config import MatchConfig
 from alignment.match import halo_px
-from alignment.patches import patch_box, place_patch
+from alignment.patches import patch_box, place_patch, seen_box
 
 IDENTITY = np.eye(2, 3)
 
@@ -37,6 +38,24 @@ def test_what_lies_outside_the_section_is_invalid():
     # The outermost pixels of a section have nothing beyond them to be made of.
     np.testing.assert_array_equal(patch.valid[11:, :9], expected[11:, :9])
     assert not patch.valid[~expected].any()
+
+
+@pytest.mark.parametrize("start", [(-40, -30), (10, 20), (60, 50), (400, 0)])
+@pytest.mark.parametrize("turn", [-0.7, 0.0, 0.02, 3.0])
+def test_the_part_that_is_seen_gives_the_bits_of_the_whole_section(start, turn):
+    features, valid = section(), np.ones((96, 80), bool)
+    valid[30:40, 10:20] = False
+    c, s = np.cos(turn), np.sin(turn)
+    matrix = np.array([[c, -s, 60 - 60 * c], [s, c, 40 - 40 * s]])
+    whole = place_patch(features, valid, matrix, start, (50, 40), 1)
+    (y, x), (ny, nx) = seen_box(matrix, start, (50, 40), 1, features.shape)
+    if not ny:
+        assert not whole.valid.any()
+        return
+    cut = np.s_[y : y + ny, x : x + nx]
+    part = place_patch(features[cut], valid[cut], matrix, start, (50, 40), 1, origin_yx=(y, x))
+    np.testing.assert_array_equal(part.features, whole.features)
+    np.testing.assert_array_equal(part.valid, whole.valid)
 
 
 def test_a_box_holds_the_halo_of_its_nodes():

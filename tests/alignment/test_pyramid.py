@@ -61,6 +61,14 @@ def test_a_coarser_pixel_is_valid_only_if_all_of_it_is():
     assert np.argwhere(~finer).tolist() == [[2, 6], [2, 7], [3, 6], [3, 7]]
 
 
+def test_a_pixel_at_an_odd_end_is_valid_if_what_there_is_of_it_is():
+    valid = np.ones((5, 3), bool)
+    assert valid_at(valid, old=0, new=2, shape_yx=(2, 1)).all()
+    valid[4, 2] = False
+    assert valid_at(valid, old=0, new=2, shape_yx=(2, 1)).tolist() == [[True], [False]]
+    assert valid_at(valid, old=3, new=2, shape_yx=(9, 5)).shape == (9, 5)
+
+
 def test_odd_ends_are_halved_with_no_data_beside_them():
     image = np.full((1, 3, 5), 9, np.uint8)
     np.testing.assert_array_equal(halve(image), np.full((1, 2, 3), 9))

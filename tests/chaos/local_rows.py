@@ -79,7 +79,8 @@ def other_clocks() -> Outcome:
         folder = Path(name)
         with local_client(2) as client:
             _stages(_run(folder, "golden"), client)
-        wrong = {"CHAOS_CLOCK_S": "3600", "PYTHONPATH": f"{SITE}:{os.environ['PYTHONPATH']}"}
+        path = os.pathsep.join([str(SITE), os.environ.get("PYTHONPATH", "")])
+        wrong = {"CHAOS_CLOCK_S": "3600", "PYTHONPATH": path}
         with _environment(wrong), local_client(3) as client:
             clocks = client.run(lambda: time.time() - psutil.Process().create_time())
             killer = threading.Timer(2.0, _kill_one, (client.run(os.getpid),))

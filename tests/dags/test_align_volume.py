@@ -153,6 +153,7 @@ def test_a_run_passes_through_every_stage_once(dag, conf, stages):
     assert asset_events(run) == [{"run_uri": run_uri}]
 
 
+@pytest.mark.slow
 def test_a_thick_volume_is_mapped_over_slabs_with_names(dag, conf, stages):
     cut = {"volume.slab_sections": 4, "volume.aligned_shard": [4, 2048, 2048]}
     run = dag.test(run_conf=conf | cut | {"volume.aligned_chunk": [4, 128, 128]})

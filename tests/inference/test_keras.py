@@ -9,8 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from inference.backends import load_network
-from inference.network import ModelError
+from inference.backends.files import load_network
+from inference.errors import ModelError
 from inference.overlap import PatchGrid, predict_block
 from tests.networks import model_file, saved
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from inference.network import ModelError
+from inference.errors import ModelError
 from inference.overlap import PatchGrid, fade, predict_block
 
 

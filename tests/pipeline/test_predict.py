@@ -51,7 +51,7 @@ def test_a_killed_worker_process_does_not_change_a_byte(prepared, aligned_run):
     volume = run_uri.rpartition("/runs/")[0]
     assert verify_volume(volume, full=True).is_clean
 
-    from inference.backends import load_network
+    from inference.backends.files import load_network
     from storage.store import read_bytes
 
     image = open_aligned(aligned_run).values

@@ -10,7 +10,7 @@ from alignment.predicting.driver import run_prediction
 from alignment.predicting.runs import prepare
 from alignment.stages import work
 from alignment.stages.repair import repair
-from inference.backends import load_network
+from inference.backends.files import load_network
 from storage import ledger, open_prediction
 from storage.commit import manifest, records
 from storage.commit.verify import verify_volume

@@ -19,7 +19,7 @@ from alignment.blockwise import local_client
 from alignment.predicting.driver import run_prediction
 from alignment.predicting.figures import GIB
 from alignment.predicting.runs import Prepared, prepare
-from inference.backends import load_network
+from inference.backends.files import load_network
 from storage.ledger import StageState, read_state
 from tests.pages import write_table
 from tests.published import publish_aligned, texture

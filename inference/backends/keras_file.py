@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,50 +12,38 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from inference.backends.archive import inspect
-from inference.network import ZYX, ModelError
+from inference.backends.keras_archive import inspect
+from inference.errors import ModelError
+from inference.keras_on_tensorflow import keras, tf
+from inference.network import ZYX
 
 _LOADING = threading.Lock()
 """Keras keeps what it is loading in a global scope."""
 
 
-@lru_cache(maxsize=1)
-def _libraries() -> tuple[Any, Any]:
-    """Import TensorFlow and Keras, with one thread: the cores are shared by processes."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    try:
-        import keras
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError("networks need TensorFlow: pip install 'petalign[train]'") from error
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:  # somebody used it before in this process, with threads of their choice
-        pass
-    return keras, tf
+try:  # One thread: the cores are shared by processes.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+except RuntimeError:  # somebody used it before in this process, with threads of their choice
+    pass
 
 
 class KerasNetwork:
-    """A Keras model as an `inference.network.Network`.
+    """A Keras model as an `inference.network.PatchNetwork`.
 
     Parameters
     ----------
     data : bytes
-        A `.keras` file. It is looked through before Keras opens it (`inference.backends.archive`).
+        A `.keras` file; `inference.backends.keras_archive` looks through it before Keras does.
 
     Raises
     ------
     ModelError
         If it holds more than known layers and weights, or does not map a volume to a volume.
-    ImportError
-        If TensorFlow is not installed.
     """
 
     def __init__(self, data: bytes) -> None:
         inspect(data)
-        keras, tf = _libraries()
         self.digest = blake3(data).hexdigest()
         with _LOADING, tempfile.TemporaryDirectory(prefix="petalign-model-") as folder:
             file = Path(folder) / "model.keras"
@@ -68,7 +54,6 @@ class KerasNetwork:
                 raise ModelError(
                     f"Keras {keras.__version__} cannot load the model: {_short(error)}"
                 ) from error
-        self._keras = keras
         self.patch, self.channels = self._sizes()
         self._call = tf.function(
             lambda patches: self._model(patches, training=False), autograph=False
@@ -97,7 +82,7 @@ class KerasNetwork:
         return (None if z is None else (z, y, x)), int(outputs[0].shape[-1])
 
     def shrink(self, patch: ZYX) -> ZYX:
-        """Return by how many voxels the output is smaller, at either side; see `Network`."""
+        """Return by how many voxels the output is smaller, at either side; see `PatchNetwork`."""
         if self.patch not in (None, patch):
             raise ModelError(
                 f"the model takes patches of {self.patch} (z, y, x), got {patch}; leave "
@@ -124,7 +109,7 @@ class KerasNetwork:
         made = [_listed(layer.output) for layer in layers]
         outputs = [tensor for tensors in made for tensor in tensors]
         shapes = _listed(
-            self._keras.Model(self._model.inputs, outputs).compute_output_shape((1, *patch, 1))
+            keras.Model(self._model.inputs, outputs).compute_output_shape((1, *patch, 1))
         )
         sizes = [4 * int(prod(shape[1:])) for shape in shapes]
         size_of = {id(tensor): size for tensor, size in zip(outputs, sizes, strict=True)}
@@ -141,7 +126,7 @@ class KerasNetwork:
         return most
 
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map patches; see `Network`."""
+        """Map patches; see `PatchNetwork`."""
         return np.asarray(self._call(patches), dtype=np.float32)
 
 

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from inference.network import ModelError
+from inference.errors import ModelError
 
 MEMBERS = {"config.json": 16 * 2**20, "metadata.json": 2**20, "model.weights.h5": 4 * 2**30}
 """What a file consists of, and how large each may be when it is unpacked."""

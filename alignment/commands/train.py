@@ -1,0 +1,96 @@
+"""`petalign train`: progress, and what came of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from alignment.commands.console import counter, err, out, print_json
+from alignment.errors import ConfigError, DataError
+from alignment.learning.nccnet import LearnConfig, pairs_of, parse_learn_config
+from alignment.verbs.options import with_settings
+from inference.errors import BackendError, TrainingError
+
+if TYPE_CHECKING:
+    from inference.nccnet_training import Progress
+
+
+def read_learn_config(path: Path | None, settings: list[str] | None) -> LearnConfig:
+    """Return the settings of a file with the ones of the command line laid over them."""
+    try:
+        values = yaml.safe_load(path.read_text()) if path else {}
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {path} is not YAML: {error}") from None
+    before = parse_learn_config(values or {}).model_dump(mode="json")
+    return parse_learn_config(with_settings(before, settings))
+
+
+def train_nccnet(
+    uri: str, folder: Path, path: Path | None, settings: list[str] | None, *, quiet: bool
+) -> Progress:
+    """Find pairs and train; a second call with the same arguments goes on.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is wrong, or TensorFlow is not installed.
+    DataError
+        If the stack has too few pairs.
+    """
+    config = read_learn_config(path, settings)
+    with counter("pairs", of="hard pairs") as count:
+        stack, pairs = pairs_of(uri, folder, config, count)
+    if not quiet:
+        seen = ", ".join(f"{n:,} {reason}" for reason, n in pairs.rejected.items())
+        err.print(f"{len(pairs.train):,} pairs and {len(pairs.held_out)} held out; not: {seen}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        from inference.nccnet_training import train
+    except (ImportError, BackendError) as error:
+        raise ConfigError(
+            f"training needs TensorFlow ({error}); add it: pip install 'petalign[train]'"
+        ) from None
+
+    def tell(progress: Progress) -> None:
+        if not quiet:
+            err.print(
+                f"step {progress.step:>6,}  loss {progress.loss:7.4f}  r_delta "
+                f"{progress.r_delta:.4f}  (raw {progress.raw:.4f}, best {progress.best:.4f} at "
+                f"{progress.best_step:,})",
+                highlight=False,
+            )
+
+    try:
+        return train(pairs.train, pairs.held_out, stack, config.training, folder, tell=tell)
+    except TrainingError as error:
+        raise DataError(str(error)) from None
+
+
+def print_trained(folder: Path, trained: Progress, *, as_json: bool) -> None:
+    """Print where the best network is, and how good."""
+    from inference.model_file import digest
+    from inference.nccnet_training import MODEL
+
+    path = folder / MODEL
+    found = {
+        "model": str(path),
+        "sha256": digest(path.read_bytes()),
+        "steps": trained.step,
+        "best_step": trained.best_step,
+        "r_delta": trained.best,
+        "raw_r_delta": trained.raw,
+    }
+    if as_json:
+        print_json(found)
+        return
+    out.print(f"{path}  sha256 {found['sha256']}", highlight=False)
+    out.print(
+        f"held-out r_delta {trained.best:.3f} after {trained.best_step:,} steps; raw "
+        f"{trained.raw:.3f}",
+        highlight=False,
+    )

@@ -1,0 +1,283 @@
+"""Train an NCCNet: the first peak of its correlograms shall stand out from the second.
+
+The loss of a pair is P2 - P1, and the peak itself where a template is searched in another pair's
+image; both in one step, since the features are the same. The coarser levels of the decoder are
+trained likewise, each by its own correlogram. Nothing is said of where a match lies.
+
+Weights, Adam's moments and the step are kept in checkpoints, and samples are functions of the step:
+training that was killed ends with the weights of training that was not.
+
+References
+----------
+.. [1] D. Buniatyan et al., "Deep Learning Improves Template Matching by Normalized Cross
+   Correlation", arXiv:1705.08593, 2017.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from inference.backends.by_keras import build_pyramid, set_weights, weights_of
+from inference.config import NCCTrainingConfig
+from inference.correlogram import find_peaks
+from inference.errors import TrainingError
+from inference.model import Network
+from inference.model_file import replace_file, write_model
+from inference.pair_samples import Batch, PairPlace, ReadWindow, batches, held_out
+from inference.tf_ncc import correlograms
+
+Tensor = Any
+CHECKPOINT, LOG, MODEL = "checkpoint.npz", "log.csv", "nccnet.safetensors"
+EVENTS = "events.out.tfevents.petalign"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How training stands, after a step."""
+
+    step: int
+    loss: float
+    """Mean since the last look."""
+    r_delta: float
+    """Mean over the held-out pairs."""
+    raw: float
+    """The same of the grey values themselves."""
+    best: float
+    best_step: int
+    learning_rate: float
+    has_ended: bool = False
+
+
+Tell = Callable[[Progress], None]
+
+
+def train(
+    places: Sequence[PairPlace],
+    held_out_places: Sequence[PairPlace],
+    read: ReadWindow,
+    config: NCCTrainingConfig,
+    folder: Path,
+    *,
+    tell: Tell = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Progress:
+    """Train to the end, from the last checkpoint in `folder` if there is one.
+
+    Parameters
+    ----------
+    places, held_out_places : sequences of PairPlace
+        What is trained on, and what decides which weights are best and when training ends.
+    read : ReadWindow
+        Where grey values come from; called from another thread.
+    config : NCCTrainingConfig
+        With which a checkpoint in `folder` must have been made.
+    folder : Path
+        Gets `CHECKPOINT`, `LOG` (one row a look, as CSV), `EVENTS` for TensorBoard, and the best
+        network so far in `MODEL`.
+    tell : callable
+        Receives the progress after every look.
+    stop : callable
+        Asked after every step; training that is stopped goes on from its last checkpoint.
+
+    Raises
+    ------
+    TrainingError
+        If there are fewer pairs than a batch, a checkpoint of other settings, or the loss is no
+        number any more.
+    """
+    for name, some in (("training", places), ("held-out", held_out_places)):
+        if len(some) < config.batch:
+            raise TrainingError(
+                f"{len(some)} {name} pairs are fewer than batch={config.batch}; find more pairs"
+            )
+    tf.config.experimental.enable_op_determinism()
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = _Trainer(config, folder)
+    progress = trainer.resume() or trainer.look(held_out_places, read, np.nan)
+    tell(progress)
+    if progress.has_ended:
+        return progress
+    losses: list[float] = []
+    for batch in batches(places, read, config, start=progress.step):
+        losses.append(trainer.step(batch, progress.step + len(losses)))
+        if stop():
+            break
+        done = progress.step + len(losses)
+        if done % config.check_every and done < config.steps:
+            continue
+        trainer.done = done
+        progress = trainer.look(held_out_places, read, float(np.mean(losses)))
+        tell(progress)
+        losses.clear()
+        if progress.has_ended:
+            break
+    return progress
+
+
+def learning_rate(config: NCCTrainingConfig, step: int) -> float:
+    """Return the learning rate of a step."""
+    return float(config.learning_rate * config.decay ** (step / 1000))
+
+
+class _Trainer:
+    """The network, its optimiser, and what is known of the training so far."""
+
+    def __init__(self, config: NCCTrainingConfig, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        self.model = build_pyramid(config.network, seed=config.seed)
+        self.optimiser = keras.optimizers.Adam(config.learning_rate)
+        self.optimiser.build(self.model.trainable_variables)
+        self.done = 0
+        self.raw = np.nan
+        self.best, self.best_step = -np.inf, 0
+        self._step = tf.function(self._descend, jit_compile=False, reduce_retracing=True)
+        self._features = tf.function(lambda images: self.model(images, training=False)[-1])
+
+    def step(self, batch: Batch, number: int) -> float:
+        """Take one step, and return its loss."""
+        self.optimiser.learning_rate.assign(learning_rate(self.config, number))
+        loss = float(self._step(*map(tf.constant, batch)))
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"the loss of step {number} is {loss}; start anew with a smaller learning_rate "
+                f"than {self.config.learning_rate:g}"
+            )
+        return loss
+
+    def _descend(self, search: Tensor, template: Tensor) -> Tensor:
+        with tf.GradientTape() as tape:
+            loss = self._loss(
+                self.model(search, training=True), self.model(template, training=True)
+            )
+        weights = self.model.trainable_variables
+        self.optimiser.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return loss
+
+    def _loss(self, searched: list[Tensor], templates: list[Tensor]) -> Tensor:
+        levels = len(self.config.network.widths)
+        # The finest of the decoder is what the output is a blend of: it needs no loss of its own.
+        used = [*range(levels - 1), levels] if self.config.pyramid else [levels]
+        losses = []
+        for k in used:
+            radius = max(self.config.radius_px >> max(levels - 1 - k, 0), 1)
+            right = correlograms(searched[k], templates[k])
+            wrong = correlograms(searched[k], tf.roll(templates[k], 1, axis=0))
+            apart = tf.reduce_mean(find_peaks(right, radius_px=radius).r_delta)
+            foreign = tf.reduce_mean(find_peaks(wrong, radius_px=radius).first)
+            losses.append(self.config.dissimilar * foreign - apart)
+        return tf.add_n(losses) / len(losses)
+
+    def look(self, places: Sequence[PairPlace], read: ReadWindow, loss: float) -> Progress:
+        """Measure the held-out pairs, keep the network if it is the best, write a checkpoint."""
+        found, raw = [], []
+        for batch in held_out(places, read, self.config):
+            found.append(
+                self._r_delta(self._features(batch.search), self._features(batch.template))
+            )
+            if np.isnan(self.raw):
+                raw.append(self._r_delta(tf.constant(batch.search), tf.constant(batch.template)))
+        if raw:
+            self.raw = float(np.concatenate(raw).mean())
+        r_delta = float(np.concatenate(found).mean())
+        if r_delta > self.best:
+            self.best, self.best_step = r_delta, self.done
+            write_model(self.folder / MODEL, Network(self.config.network, weights_of(self.model)))
+        progress = self._progress(loss, r_delta)
+        self._save(progress)
+        return progress
+
+    def _r_delta(self, search: Tensor, template: Tensor) -> np.ndarray:
+        peaks = find_peaks(correlograms(search, template), radius_px=self.config.radius_px)
+        return np.asarray(peaks.r_delta)
+
+    def _progress(self, loss: float, r_delta: float) -> Progress:
+        config = self.config
+        stale = self.done - self.best_step >= config.patience * config.check_every
+        return Progress(
+            self.done, loss, r_delta, self.raw, self.best, self.best_step,
+            learning_rate(config, self.done), self.done >= config.steps or stale,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- checkpoints and logs
+
+    def _save(self, progress: Progress) -> None:
+        self._log(progress)
+        arrays: dict[str, Any] = {
+            **{f"weight/{name}": value for name, value in weights_of(self.model).items()},
+            **{f"optimiser/{n}": np.asarray(v) for n, v in enumerate(self.optimiser.variables)},
+        }
+        state = {"config": self.config.model_dump(mode="json"), "progress": asdict(progress)}
+        stream = io.BytesIO()
+        np.savez(stream, state=np.array(json.dumps(state)), **arrays)
+        replace_file(self.folder / CHECKPOINT, stream.getvalue())
+
+    def resume(self) -> Progress | None:
+        """Go on from the last checkpoint; None if there is none."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as found:
+            state = json.loads(str(found["state"]))
+            if state["config"] != self.config.model_dump(mode="json"):
+                raise TrainingError(
+                    f"{path} was made with other settings; train into another folder, or give the "
+                    f"same: {json.dumps(state['config'])}"
+                )
+            prefix = "weight/"
+            weights = {
+                n.removeprefix(prefix): found[n] for n in found.files if n.startswith(prefix)
+            }
+            set_weights(self.model, weights)
+            for n, variable in enumerate(self.optimiser.variables):
+                variable.assign(found[f"optimiser/{n}"])
+        progress = Progress(**state["progress"])
+        self.done, self.raw = progress.step, progress.raw
+        self.best, self.best_step = progress.best, progress.best_step
+        return progress
+
+    def _log(self, progress: Progress) -> None:
+        """Add a row to the table, after those of earlier steps; rows that a kill left are cut."""
+        row = {k: v for k, v in asdict(progress).items() if k != "has_ended"}
+        path = self.folder / LOG
+        rows = [r for r in _rows(path) if int(r["step"]) < progress.step]
+        rows.append({"at": f"{time.time():.3f}", **{k: str(v) for k, v in row.items()}})
+        stream = io.StringIO()
+        table = csv.DictWriter(stream, list(rows[-1]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        replace_file(path, stream.getvalue().encode())
+        write_events(self.folder / EVENTS, rows)
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    if path.exists():
+        with path.open(newline="") as file:
+            yield from csv.DictReader(file)
+
+
+def write_events(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write the rows of a log as TensorBoard reads them; that it is not installed does not matter.
+
+    The whole file each time, so training that goes on leaves no step twice.
+    """
+    partial = path.with_name(f".{path.name}")
+    with tf.io.TFRecordWriter(str(partial)) as writer:
+        writer.write(tf.compat.v1.Event(file_version="brain.Event:2").SerializeToString())
+        for row in rows:
+            event = tf.compat.v1.Event(wall_time=float(row["at"]), step=int(row["step"]))
+            for name in ("loss", "r_delta", "raw", "best", "learning_rate"):
+                event.summary.value.add(tag=name, simple_value=float(row[name]))
+            writer.write(event.SerializeToString())
+    partial.replace(path)
