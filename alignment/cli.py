@@ -13,6 +13,7 @@ from alignment.verbs import (
     learning,
     lineage,
     platform,
+    predictions,
     recipes,
     runs,
     sources,
@@ -34,7 +35,9 @@ VERBS = {
         runs.init, runs.plan, runs.align, runs.run, runs.resume, runs.status, runs.report,
     ),
     "Sections": (sources.ingest, sources.stitch, sources.sample, sources.score),
-    "Volumes": (volumes.query, volumes.view, volumes.export, lineage.lineage),
+    "Volumes": (
+        volumes.query, volumes.view, volumes.export, lineage.lineage, predictions.predict,
+    ),
     "Versions": (
         versions.verify, versions.repair, versions.versions, versions.rollback, versions.gc,
     ),

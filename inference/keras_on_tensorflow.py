@@ -10,7 +10,7 @@ try:
     import tensorflow as tf
 except ImportError as error:
     raise BackendError(
-        "NCCNet is trained, and run by Keras, with TensorFlow: pip install 'petalign[train]'"
+        "networks are trained, and run by Keras, with TensorFlow: pip install 'petalign[train]'"
     ) from error
 
 import keras

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from storage.aligned import open_aligned
+    from storage.prediction import open_prediction
 
-__all__ = ["open_aligned"]
+__all__ = ["open_aligned", "open_prediction"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from storage.aligned import open_aligned
 
         return open_aligned
+    if name == "open_prediction":
+        from storage.prediction import open_prediction
+
+        return open_prediction
     raise AttributeError(f"module 'storage' has no attribute {name!r}")

@@ -25,6 +25,8 @@ from storage.ome import group_document
 
 POINTER = "LATEST.json"
 VERSIONS = "versions"
+GROUPS = ("aligned", "prediction")
+"""The image of a run that its volume shows to viewers: the first of these that there is."""
 _ATTEMPTS = 20
 
 
@@ -118,7 +120,7 @@ def publish(
     Parameters
     ----------
     run_key : str
-        The run must have ``aligned/``, an OME-Zarr pyramid.
+        The run must have an image, an OME-Zarr pyramid called as one of `GROUPS`.
     expected_epoch : int, optional
         The epoch that the caller saw when it decided (0 for "nothing published"). A driver that
         was thought dead and comes back then cannot replace what was published since.
@@ -128,11 +130,11 @@ def publish(
     Raises
     ------
     MissingError
-        If the run has no aligned volume, or a stage is not finished.
+        If the run has no image, or a stage is not finished.
     ConflictError
         If the epoch is not `expected_epoch` any more, or the run is being deleted.
     """
-    _aligned_document(volume_uri, run_key)
+    _image(volume_uri, run_key)
     root = manifest.run_root(store.join(volume_uri, "runs", run_key), stages)
     uri = store.join(volume_uri, POINTER)
     for _ in range(_ATTEMPTS):
@@ -281,27 +283,31 @@ def _refresh_root(volume_uri: str) -> None:
 
 def _root_document(volume_uri: str, pointer: Pointer) -> object:
     """Return the run's own OME-Zarr group with its paths prefixed."""
-    document = _aligned_document(volume_uri, pointer.run)
+    group, document = _image(volume_uri, pointer.run)
     ome = document["attributes"]["ome"]
     for multiscale in ome["multiscales"]:
         for dataset in multiscale["datasets"]:
-            dataset["path"] = f"runs/{pointer.run}/aligned/{dataset['path']}"
+            dataset["path"] = f"runs/{pointer.run}/{group}/{dataset['path']}"
     published = {"run": pointer.run, "epoch": pointer.epoch, "root": pointer.root}
     return group_document({"petalign": published, "ome": ome})
 
 
-def _aligned_document(volume_uri: str, run_key: str) -> Any:
-    uri = store.join(volume_uri, "runs", run_key, "aligned", "zarr.json")
-    try:
-        document = store.read_json(uri)
-        document["attributes"]["ome"]["multiscales"][0]["datasets"][0]["path"]
-    except MissingError:
-        raise MissingError(
-            f"run {run_key!r} of {volume_uri} has no aligned volume: {uri} does not exist"
-        ) from None
-    except (KeyError, IndexError, TypeError):
-        raise CorruptError(f"{uri} is not an OME-Zarr pyramid") from None
-    return document
+def _image(volume_uri: str, run_key: str) -> tuple[str, Any]:
+    """Return name and zarr.json of the image of a run."""
+    for group in GROUPS:
+        uri = store.join(volume_uri, "runs", run_key, group, "zarr.json")
+        try:
+            document = store.read_json(uri)
+            document["attributes"]["ome"]["multiscales"][0]["datasets"][0]["path"]
+        except MissingError:
+            continue
+        except (KeyError, IndexError, TypeError):
+            raise CorruptError(f"{uri} is not an OME-Zarr pyramid") from None
+        return group, document
+    raise MissingError(
+        f"run {run_key!r} of {volume_uri} has no aligned volume and no prediction: none of "
+        f"{', '.join(GROUPS)} has a zarr.json"
+    )
 
 
 def _read_tagged(volume_uri: str) -> tuple[Pointer, str | None]:

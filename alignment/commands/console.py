@@ -106,11 +106,13 @@ class StageDisplay:
             self._bars.stop_task(self._rows[state.stage])
             if self._bars.disable and not self._quiet and state.stage not in self._told:
                 self._told.add(state.stage)
-                place = ORDER.index(state.stage) + 1
+                place = ""
+                if state.stage in ORDER:
+                    place = f"[{ORDER.index(state.stage) + 1:2}/{len(ORDER)}] "
                 n = state.blocks_reused
                 reused = f" ({n} of them as in the published run)" if n else ""
                 err.print(
-                    f"[{place:2}/{len(ORDER)}] {state.stage:<9} {state.status}: "
+                    f"{place}{state.stage:<9} {state.status}: "
                     f"{state.blocks_done} units{reused}, {state.seconds:.1f} s",
                     markup=False,
                 )

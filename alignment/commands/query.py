@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alignment.driving.kinds import ALIGNMENT, kind_of
 from alignment.errors import ConfigError, DataError
 from alignment.fields import Affine, Field, Points, map_to_aligned, map_to_source
 from alignment.runs import Run, load
@@ -18,14 +19,29 @@ from storage.store import exists, join, list_names, normalise_uri
 from storage.volume import open_array
 
 
-def find_run(uri: str) -> str:
+def find_run(uri: str, *, any_kind: bool = False) -> str:
     """Return the run that `uri` means: a run itself, or a volume's published or only run.
+
+    Parameters
+    ----------
+    any_kind : bool
+        Predictions too.
 
     Raises
     ------
     DataError
-        If there is none, or several of which none is published.
+        If there is none, or several of which none is published; or one of another kind.
     """
+    run_uri = _found(uri)
+    if not any_kind and kind_of(run_uri) != ALIGNMENT:
+        raise DataError(
+            f"{run_uri} is a {kind_of(run_uri)}, not a run that aligns sections; read it with "
+            "storage.open_prediction"
+        )
+    return run_uri
+
+
+def _found(uri: str) -> str:
     where = normalise_uri(uri)
     if exists(join(where, "run.json")):
         return where

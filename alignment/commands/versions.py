@@ -9,6 +9,7 @@ from rich.table import Table
 
 from alignment.commands.console import out, print_json
 from alignment.commands.summary import shown
+from alignment.driving.kinds import PREDICTION, kind_of
 from storage.gc import Collection
 from storage.publish import Pointer, Version, read_pointer, versions
 from storage.store import exists, join
@@ -41,7 +42,9 @@ def print_versions(uri: str, *, as_json: bool) -> None:
             note if there[version.run] else "deleted",
         )
     out.print(table)
-    out.print(f"read one: storage.open_aligned({shown(uri)!r}, at=EPOCH)", markup=False)
+    is_prediction = kind_of(join(uri, "runs", known[-1].run)) == PREDICTION
+    opener = "open_prediction" if is_prediction else "open_aligned"
+    out.print(f"read one: storage.{opener}({shown(uri)!r}, at=EPOCH)", markup=False)
 
 
 def print_pointer(pointer: Pointer | Version, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from alignment.stages.order import ORDER
+from alignment.driving.kinds import stages_of
 from storage.ledger import FOLDER, StageState, Status, read_state, stage_of
 from storage.store import join, list_names
 
@@ -16,7 +16,8 @@ def stage_states(run_uri: str) -> list[StageState]:
     for file in list_names(join(run_uri, FOLDER)):
         name = file.removesuffix(".json")
         begun.setdefault(stage_of(name), []).append(name)
-    return [_stage_state(run_uri, stage, begun.get(stage, [])) for stage in ORDER]
+    stages = stages_of(run_uri)
+    return [_stage_state(run_uri, stage, begun.get(stage, [])) for stage in stages]
 
 
 def _stage_state(run_uri: str, stage: str, names: Iterable[str]) -> StageState:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from alignment.blockwise import Client, run_blocks
-from alignment.runs import Run, load
-from alignment.stages.order import ORDER
+from alignment.driving.kinds import PREDICTION, kind_of, stages_of
+from alignment.runs import load
 from alignment.stages.runner import noted_phases
-from alignment.stages.work import Expected, Work, mend
+from alignment.stages.work import Driven, Expected, Work, mend
 from storage import ledger, store
 from storage.commit import manifest, records
 from storage.commit.verify import Problem, Report
@@ -74,11 +74,11 @@ def _repair_run(
             "run the same source with the same configuration again"
         ]
         return
-    run = load(run_uri)
+    run = _run_at(run_uri)
     for problem in problems:
         if problem.kind == "unexpected":
             _remove(run, problem, done, say)
-    for stage in ORDER:
+    for stage in stages_of(run_uri):
         found = [problem for problem in problems if problem.stage == stage]
         if found:
             _repair_stage(run, stage, found, client, done, say)
@@ -86,13 +86,22 @@ def _repair_run(
         _seal_again(run, problems, done, say)
 
 
-def _remove(run: Run, problem: Problem, done: Repairs, say: Tell) -> None:
+def _run_at(run_uri: str) -> Driven:
+    """Return the run, of whatever kind."""
+    if kind_of(run_uri) == PREDICTION:
+        from alignment.predicting import runs  # whose stage imports the stages
+
+        return runs.load(run_uri)
+    return load(run_uri)
+
+
+def _remove(run: Driven, problem: Problem, done: Repairs, say: Tell) -> None:
     """Delete an object that no record names, unless somebody may be about to record it."""
     states = store.list_names(store.join(run.uri, ledger.FOLDER))
     at_work = [
         stage
         for stage in (name.removesuffix(".json") for name in states)
-        if ledger.stage_of(stage) in ORDER
+        if ledger.stage_of(stage) in stages_of(run.uri)
         and ledger.read_state(run.uri, stage).status == "running"
         and ledger.silence_s(run.uri, stage) < AT_WORK_S
     ]
@@ -105,7 +114,7 @@ def _remove(run: Run, problem: Problem, done: Repairs, say: Tell) -> None:
 
 
 def _repair_stage(
-    run: Run, stage: str, problems: list[Problem], client: Client, done: Repairs, say: Tell
+    run: Driven, stage: str, problems: list[Problem], client: Client, done: Repairs, say: Tell
 ) -> None:
     expected, metadata = _expected(run.uri, stage, problems)
     damaged = {(problem.phase, problem.unit) for problem in problems if problem.unit}
@@ -162,7 +171,7 @@ def _expected(
     return found, metadata
 
 
-def _seal_again(run: Run, problems: list[Problem], done: Repairs, say: Tell) -> None:
+def _seal_again(run: Driven, problems: list[Problem], done: Repairs, say: Tell) -> None:
     """Write damaged manifests anew from the records, which the run's root then must confirm."""
     for stage in sorted(_damaged_seals(run.uri)):
         units: dict[str, list[str]] = {}
@@ -189,7 +198,7 @@ def _seal_again(run: Run, problems: list[Problem], done: Repairs, say: Tell) -> 
 def _damaged_seals(run_uri: str) -> set[str]:
     """Return the stages that are done but have no manifest that can be read."""
     damaged = set()
-    for stage in ORDER[: ORDER.index("publish")]:
+    for stage in (stage for stage in stages_of(run_uri) if stage != "publish"):
         try:
             manifest.check(run_uri, stage)
         except (CorruptError, MissingError):

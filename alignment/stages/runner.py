@@ -10,10 +10,10 @@ from importlib import import_module
 from alignment.blockwise import Client, driver_client, run_blocks
 from alignment.driving.progress import STOPPED, Fault, Progress, driving
 from alignment.errors import ConfigError, StageFailed
-from alignment.runs import Run, check_kept, load
+from alignment.runs import check_kept, load
 from alignment.stages.order import ORDER
 from alignment.stages.units import Phase
-from alignment.stages.work import Work
+from alignment.stages.work import Driven, Work
 from storage import ledger
 from storage.commit import manifest, records
 from storage.journal import Journal, journal
@@ -70,16 +70,22 @@ def run_stage(
     check_stage(stage)
     progress = Progress(run_uri, stage, tell)
     with driving(progress):
-        run = load(run_uri)
-        check_kept(run.volume_uri, run.key)
-        metadata = Journal()
-        phases = noted_phases(stage, run, metadata)
-        done = run_phases(stage, run, client, progress, phases, reuse=reuse)
-        if done.is_sealed:
-            objects = records.objects_of(metadata.written, run.uri)
-            manifest.seal(run.uri, stage, done.units, objects)
+        do_stage(stage, load(run_uri), client, progress, reuse=reuse)
         progress.settle(status="done")
     return progress.state.blocks_done
+
+
+def do_stage(
+    stage: str, run: Driven, client: Client, progress: Progress, *, reuse: bool = True
+) -> None:
+    """Do what has no record of a stage, of a run of any kind, and seal it."""
+    check_kept(run.volume_uri, run.key)
+    metadata = Journal()
+    phases = noted_phases(stage, run, metadata)
+    done = run_phases(stage, run, client, progress, phases, reuse=reuse)
+    if done.is_sealed:
+        objects = records.objects_of(metadata.written, run.uri)
+        manifest.seal(run.uri, stage, done.units, objects)
 
 
 def check_stage(stage: str) -> None:
@@ -88,7 +94,7 @@ def check_stage(stage: str) -> None:
         raise ConfigError(f"no stage {stage!r}; there are {', '.join(ORDER)}")
 
 
-def _published_run(run: Run) -> str:
+def _published_run(run: Driven) -> str:
     """Return the URI of the run that readers see, empty if there is no other than this one."""
     pointer = read_pointer(run.volume_uri)
     if pointer is None or pointer.run == run.key:
@@ -108,7 +114,7 @@ class Finished:
 
 def run_phases(
     stage: str,
-    run: Run,
+    run: Driven,
     client: Client,
     progress: Progress,
     phases: Iterable[Phase],
@@ -146,7 +152,7 @@ def run_phases(
     return finished
 
 
-def noted_phases(stage: str, run: Run, noted: Journal) -> Iterator[Phase]:
+def noted_phases(stage: str, run: Driven, noted: Journal) -> Iterator[Phase]:
     """Yield a stage's phases; what it writes meanwhile, its arrays' metadata, is noted."""
     phases = iter(import_module(f"alignment.stages.{stage}").phases(run))
     while True:

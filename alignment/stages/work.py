@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from alignment.config import ReadBack
 from alignment.planning.effort import CLOCK
@@ -26,6 +26,36 @@ BUSY_S, PEAK_BYTES = "busy_s", "peak_bytes"
 """Told to the driver too: what the unit took, which differs from attempt to attempt."""
 
 
+class _Layout(Protocol):
+    @property
+    def read_back(self) -> ReadBack: ...
+
+
+class _Settings(Protocol):
+    @property
+    def volume(self) -> _Layout: ...
+
+
+class Driven(Protocol):
+    """What is asked of a run, of whatever kind, to do its units."""
+
+    @property
+    def uri(self) -> str:
+        """Its folder."""
+
+    @property
+    def volume_uri(self) -> str:
+        """The volume of which it may become the published run."""
+
+    @property
+    def key(self) -> str:
+        """Digest of all that it froze."""
+
+    @property
+    def config(self) -> _Settings:
+        """Its settings."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What a worker must know of a phase; travels with every unit, so it is small."""
@@ -42,7 +72,7 @@ class Work:
     """An earlier run of the volume, from which units of the same key are taken over."""
 
     @classmethod
-    def of(cls, stage: str, phase: Phase, run: Run, *, base_uri: str = "") -> Work:
+    def of(cls, stage: str, phase: Phase, run: Driven, *, base_uri: str = "") -> Work:
         """Return the work of a phase's units."""
         return cls(
             stage,

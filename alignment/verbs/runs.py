@@ -138,10 +138,17 @@ def align(
 def resume(uri: str, workers: Workers = None, as_json: Json = False) -> None:
     """Go on with a run on this machine: what has a record is not done again."""
     from alignment.commands.query import find_run
+    from alignment.driving.kinds import PREDICTION, kind_of
 
     with exit_codes():
-        run_uri = find_run(uri)
-    _drive(run_uri, workers=workers, as_json=as_json)
+        run_uri = find_run(uri, any_kind=True)
+        is_prediction = kind_of(run_uri) == PREDICTION
+    if is_prediction:
+        from alignment.verbs.predictions import drive
+
+        drive(run_uri, workers=workers, as_json=as_json)
+    else:
+        _drive(run_uri, workers=workers, as_json=as_json)
 
 
 def _drive(run_uri: str, *, workers: int | None, as_json: bool) -> None:
@@ -185,7 +192,7 @@ def status(uri: str, as_json: Json = False) -> None:
     from alignment.driving.states import stage_states
 
     with exit_codes():
-        run_uri = find_run(uri)
+        run_uri = find_run(uri, any_kind=True)
         states = stage_states(run_uri)
     print_status(run_uri, states, as_json=as_json)
     raise typer.Exit(OK if all(state.status == "done" for state in states) else PARTIAL)

@@ -6,13 +6,19 @@ from alignment.driving.slabs import ALL, state_name
 from storage import ledger
 
 DRIVER = "alignment.stages:run"
+PREDICT_DRIVER = "alignment.predicting.driver:run"
 SLAB_DRIVER = "alignment.driving.slabdriver:run_slab"
-"""Called on the cluster with the stage, the run's URI and, for one of its slabs, the slab; they
-keep the state in the ledger."""
+"""Called on the cluster with the stage, the run's URI and, for one of its slabs, the slab; that of
+a prediction with the run's URI alone. They keep the state in the ledger."""
+
+PREDICT = "predict"
+"""The stage of a prediction, which is a run of its own kind."""
 
 
 def driver_call(run_uri: str, stage: str, sections: str) -> tuple[str, ...]:
     """Return what drives a stage, or one slab of it, and its arguments."""
+    if stage == PREDICT:
+        return PREDICT_DRIVER, run_uri
     if sections == ALL:
         return DRIVER, stage, run_uri
     return SLAB_DRIVER, stage, run_uri, sections

@@ -7,12 +7,15 @@ from difflib import get_close_matches
 from typing import Any
 
 from airflow.sdk import Param
+from pydantic import BaseModel
 
 from alignment.config import PipelineConfig
 from alignment.errors import ConfigError
 
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]+|file:///)[^?#%*\\{}]*$"
 """A first look, for the form; the allow-list of the connection decides."""
+
+_EXAMPLES = ("match.neighbours", "patches.batch")
 
 URIS = {
     "source": "The unaligned sections: a zarr or precomputed volume, a TIFF stack, or images.",
@@ -25,14 +28,24 @@ def run_params() -> dict[str, Param]:
 
     Types, ranges, choices and help come from the JSON schema of ``PipelineConfig``.
     """
-    params = {
+    return uri_params(URIS) | setting_params(PipelineConfig)
+
+
+def uri_params(described: Mapping[str, str]) -> dict[str, Param]:
+    """Return a parameter that must be given for each place."""
+    return {
         name: Param(
             type="string", pattern=URI_PATTERN, title=name.capitalize(), description=description
         )
-        for name, description in URIS.items()
+        for name, description in described.items()
     }
-    schema = PipelineConfig.model_json_schema()
-    defaults = PipelineConfig().model_dump(mode="json")
+
+
+def setting_params(model: type[BaseModel]) -> dict[str, Param]:
+    """Return a parameter for each setting of a configuration model of sections."""
+    params = {}
+    schema = model.model_json_schema()
+    defaults = model().model_dump(mode="json")
     for stage, values in defaults.items():
         part = _inlined(schema["properties"][stage], schema["$defs"])
         settings = part["properties"]
@@ -45,13 +58,19 @@ def run_params() -> dict[str, Param]:
     return params
 
 
-def nested(values: Mapping[str, Any], *, besides: Iterable[str] = URIS) -> dict[str, Any]:
+def nested(
+    values: Mapping[str, Any],
+    *,
+    besides: Iterable[str] = URIS,
+    model: type[BaseModel] = PipelineConfig,
+) -> dict[str, Any]:
     """Return the configuration that flat ``stage.setting`` values mean.
 
     :param besides: parameters of the DAG that are no settings, such as the two URIs of a run
+    :param model: of the configuration
     :raises ConfigError: if a key is no parameter of the DAG; Airflow itself lets it pass
     """
-    defaults = PipelineConfig().model_dump(mode="json")
+    defaults = model().model_dump(mode="json")
     settings = [f"{stage}.{name}" for stage, part in defaults.items() for name in part]
     others = tuple(besides)
     if unknown := [key for key in values if key not in settings and key not in others]:
@@ -72,7 +91,8 @@ def _hint(key: str, known: list[str]) -> str:
     elif near:
         hint = f"did you mean {near[0]!r}?"
     else:
-        hint = "settings are written like 'match.neighbours'"
+        examples = [name for name in _EXAMPLES if name in known]
+        hint = f"settings are written like {examples[0]!r}"
     return f"{key}: no such parameter; {hint}"
 
 

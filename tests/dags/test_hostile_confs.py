@@ -21,6 +21,7 @@ FIRST = {
     "reprocess_nightly": ("look", ("source", "volume")),
     "ingest_sections": ("ingest", ("incoming", "source")),
     "verify_volume": ("verify", ("volume",)),
+    "predict_volume": ("prepare", ("volume", "model", "prediction")),
 }
 """The task of each DAG that reads the conf, and the places that this may name."""
 
