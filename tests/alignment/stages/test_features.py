@@ -1,4 +1,5 @@
 import typing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ def test_the_band_pass_is_made_with_its_settings():
     image = random.integers(1, 256, (60, 70), dtype=np.uint8)
     valid = random.random((60, 70)) > 0.1
     config = FeaturesConfig(sigma_fine_px=2.0, sigma_coarse_px=5.0)
-    made = KINDS["bandpass"](config)(image, valid)
+    run = SimpleNamespace(config=SimpleNamespace(features=config))
+    made = KINDS["bandpass"](run)(image, valid)
     np.testing.assert_array_equal(made, normalise(image, valid, config))
     assert np.abs(made - normalise(image, valid, FeaturesConfig())).max() > 0.1
 
