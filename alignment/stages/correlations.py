@@ -52,7 +52,8 @@ def reads_neighbours(unit: Box, *, run_uri: str) -> list[Ref | str]:
     """Return the sections of a unit as they came, and the shards that show them aligned."""
     run = load(run_uri)
     pairs = _pairs(run, unit)
-    seen = sorted({z for moving, d in pairs for z in (moving, moving - d)})
+    # All of its sections are read at once, those that cannot be aligned among them.
+    seen = sorted({*range(unit.start[0], unit.stop[0]), *(z - d for z, d in pairs)})
     (y0, x0), (ny, nx) = _window(run, unit)
     finest = open_array(run_uri, "aligned/0")
     shown = [
