@@ -27,6 +27,7 @@ def config(path):
     return {**CONFIG, "features": {"kind": "nccnet", "model": path.as_uri()}}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 def test_a_run_matches_by_what_its_network_makes(phantom, cluster, tmp_path, model):
     run_uri = prepare(phantom, (tmp_path / "out.zarr").as_uri(), config(model))

@@ -30,6 +30,7 @@ def test_the_same_request_is_the_same_run_and_another_setting_is_another(phantom
     assert prepare(phantom, volume, {**CONFIG, "relax": {"stiffness": 2.0}}) != first
 
 
+@pytest.mark.slow
 def test_a_killed_worker_does_not_change_a_voxel(phantom, aligned_run, tmp_path):
     run_uri = prepare(phantom, tmp_path.as_uri(), CONFIG)
     killed = []

@@ -101,6 +101,7 @@ def test_the_mesh_and_the_report_use_the_retried_matches(retried):
     assert figures["measured"] == trusted + sum(figures["rejected"].values())
 
 
+@pytest.mark.slow
 def test_without_retries_nothing_farther_is_matched(torn, cluster, tmp_path):
     run_uri = prepare(torn, tmp_path.as_uri(), {**CONFIG, "match": {"retry_neighbours": 0}})
     for stage in STAGES:
@@ -109,6 +110,7 @@ def test_without_retries_nothing_farther_is_matched(torn, cluster, tmp_path):
     assert records.read_records(run_uri, "match", "holes3") == {}
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_a_retry_changes_nothing(torn, retried, tmp_path):
     run_uri = prepare(torn, tmp_path.as_uri(), CONFIG)
     killed = []

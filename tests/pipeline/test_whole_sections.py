@@ -66,6 +66,7 @@ def mirrored_run(tissue, cluster, tmp_path_factory):
     return run_of(stack, cluster, tmp_path_factory.mktemp("mirrored"), until="qc")
 
 
+@pytest.mark.slow
 def test_a_mirrored_section_is_named_and_drawn_the_right_side_up(mirrored_run, tissue):
     run = mirrored_run
     assert told(run) == [("mirrored", (3,))]
@@ -78,6 +79,7 @@ def test_a_mirrored_section_is_named_and_drawn_the_right_side_up(mirrored_run, t
     assert min(after[3], after[4]) > min(others) - 0.05
 
 
+@pytest.mark.slow
 def test_points_of_a_mirrored_section_map_both_ways(mirrored_run, tissue):
     points = np.random.default_rng(0).uniform(60, 190, (40, 2))
     there = to_source(mirrored_run.uri, 3, points)
@@ -92,6 +94,7 @@ def test_points_of_a_mirrored_section_map_both_ways(mirrored_run, tissue):
     assert np.corrcoef(drawn, taken)[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_the_report_tells_what_was_found(mirrored_run):
     figures = read_json(mirrored_run.uri + "/qc.json")
     (finding,) = figures["findings"]
@@ -102,6 +105,7 @@ def test_the_report_tells_what_was_found(mirrored_run):
     assert page.count("section 3 is mirrored") == 2
 
 
+@pytest.mark.slow
 def test_a_mirrored_section_may_be_left_as_it_is(tissue, cluster, tmp_path):
     stack = tissue[:5].copy()
     stack[2] = stack[2][:, ::-1]
@@ -118,6 +122,7 @@ def test_swapped_and_doubled_sections_are_named(tissue, cluster, tmp_path):
     assert told(run) == [("duplicated", (5, 6)), ("swapped", (2, 3))]
 
 
+@pytest.mark.slow
 def test_a_section_without_overlap_is_named_with_its_pairs(tissue, cluster, tmp_path):
     stack = tissue[:6].copy()
     stack[2] = strange()

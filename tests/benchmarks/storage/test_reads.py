@@ -20,7 +20,17 @@ def test_every_way_reads_the_same_voxels(site, ways):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the peers
-@pytest.mark.parametrize("make", contests.CONTESTS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(
+            make,
+            id=make.__name__,
+            marks=[] if make in (contests.cutouts_s3, contests.cached_voxels) else pytest.mark.slow,
+        )
+        for make in contests.CONTESTS
+    ],
+)
 def test_speed(benchmark, site, make):
     """One turn of each way; a mm3 at 8 nm has 15 thousand times the voxels of the real scale."""
     if make is contests.training:
