@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from alignment.match import CHANNELS
 from alignment.planning.stack import Stack
+from alignment.stages.correlations import unit_shape
 from alignment.stages.matched import BLOCK_NODES
 from storage.grid import ZYX, cut_grid
 from storage.ome import level_shape
@@ -283,10 +284,10 @@ def _qc(stack: Stack) -> StageCount:
 
 
 def compared_grid(stack: Stack) -> tuple[ZYX, ZYX]:
-    """Return shape and chunk of the correlations of neighbours: a chunk for each aligned shard."""
+    """Return shape and chunk of the correlations of neighbours: a chunk for each unit."""
     layout, side = stack.config.volume, stack.config.qc.chunk_px
     inner, outer = cut_grid(stack.aligned_shape, layout.aligned_chunk, layout.aligned_shard)
-    depth, *sides = outer or inner
+    depth, *sides = unit_shape(outer or inner)
     shape = (stack.shape[0], *(max(n // side, 1) for n in stack.canvas))
     chunk = (depth, *(max(n // side, 1) for n in sides))
     return shape, tuple(min(c, n) for c, n in zip(chunk, shape, strict=True))

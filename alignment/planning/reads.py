@@ -52,10 +52,15 @@ def _section(stack: Stack, mip: int, times: int) -> Read:
 
 def _part(stack: Stack, path: str, mip: int, itemsize: int, side_px: float, times: int) -> Read:
     """Read parts of sections, `side_px` each way at a mip, that begin anywhere in a chunk."""
-    side = stack.config.volume.section_chunk_px
+    inner, outer = cut_grid(level_shape(stack.shape, mip), *section_units(stack))
     shape = level_shape(stack.shape, mip)[1:]
-    seen = prod(min((ceil(side_px / side) + 1) * side, n) for n in shape)
-    return Read(path, round(times * seen * itemsize), 3 * times)
+    seen = prod(min((ceil(side_px / c) + 1) * c, n) for n, c in zip(shape, inner[1:], strict=True))
+    objects = prod(
+        min(ceil(side_px / u) + 1, ceil(n / u))
+        for n, u in zip(shape, (outer or inner)[1:], strict=True)
+    )
+    gets = 1 + (2 if outer else 1) * objects
+    return Read(path, round(times * seen * itemsize), gets * times)
 
 
 def _masked(stack: Stack, times: int) -> Read:
@@ -173,10 +178,13 @@ def _qc(stack: Stack) -> Iterator[Read]:
         min(n + (k - 1) * 2 * ceil(halo / side) * side, k * n)
         for n, k in zip((ny, nx), units[1:], strict=True)
     ]
-    before = units[0] - 1
-    yield Read("sections", (pairs + 1 + before) * prod(grown), 3 * prod(units[1:]) * pairs)
+    before, tiles = units[0] - 1, prod(units[1:])
+    whole = _section(stack, 0, pairs + 1 + before)
+    yield Read("sections", (pairs + 1 + before) * prod(grown), whole.gets + tiles * pairs)
     layers = stack.shape[0] + before * depth
-    yield Read("aligned", layers * prod(grown), 6 * prod(units))
+    flat = prod(ceil(n / u) for n, u in zip((ny, nx), (outer or inner)[1:], strict=True))
+    shards = (units[0] + before) * flat
+    yield Read("aligned", layers * prod(grown), 2 * shards + tiles * units[0])
     # The re-slice: one row of every section.
     nz = stack.shape[0]
     yield Read("sections", nz * nx * min(layout.section_chunk_px, ny), 2 * nz * ceil(nx / sx))

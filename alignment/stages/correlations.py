@@ -1,7 +1,7 @@
 """Chunk correlations of neighbours, before and after: the first phase of stage "qc".
 
-A unit is what one shard of the aligned volume shows, so that a shard is decoded once for all its
-sections, and memory does not grow with the section.
+A unit is what a shard of the aligned volume shows, or several small ones, so that a shard is
+decoded once for all its sections, and memory does not grow with the section.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from storage.volume import create_array, open_array, read, read_region, write_re
 Image = NDArray[np.uint8]
 YX = tuple[int, int]
 
+LEAST_SIDE_PX = 2048
+"""Of a unit: of a smaller one, most of what is read would be the halo."""
 BLUR_SIGMAS = 4
 """Reach of OpenCV's Gaussian on float32."""
 
@@ -29,7 +31,7 @@ BLUR_SIGMAS = 4
 def phase(run: Run) -> Phase:
     """Create the two arrays of correlations, and return the phase that fills them."""
     finest = open_array(run.uri, "aligned/0")
-    depth, *sides = write_unit(finest)
+    depth, *sides = unit_shape(write_unit(finest))
     side = run.config.qc.chunk_px
     shape = (run.shape[0], *(n // side for n in inputs.coarse(run.uri).canvas))
     chunk = (depth, *(max(n // side, 1) for n in sides))
@@ -46,6 +48,16 @@ def phase(run: Run) -> Phase:
         )
     units = list(tile(shape, chunk, mip=0))
     return Phase("shards", units, compare_neighbours, reads_neighbours, ("qc",), local=True)
+
+
+def unit_shape(shard: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what a unit looks at, whole shards of the aligned volume (z, y, x).
+
+    >>> unit_shape((32, 2048, 2048)), unit_shape((4, 256, 768))
+    ((32, 2048, 2048), (4, 2048, 2304))
+    """
+    depth, *sides = shard
+    return (depth, *(side * ceil(LEAST_SIDE_PX / side) for side in sides))
 
 
 def reads_neighbours(unit: Box, *, run_uri: str) -> list[Ref | str]:

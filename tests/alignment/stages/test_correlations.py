@@ -31,6 +31,13 @@ def section(z):
     return image
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_shard_a_unit():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(correlations, "LEAST_SIDE_PX", 1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def run_uri(tmp_path_factory):
     layout = {"aligned_shard": [3, 512, 512], "aligned_chunk": [3, 64, 64]}
