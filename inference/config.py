@@ -61,14 +61,26 @@ class NCCTrainingConfig(Config):
 
     network: NCCNetConfig = NCCNetConfig()
     """What is trained."""
-    search_px: Annotated[int, Field(ge=16)] = 256
-    """Side of the search images, a multiple of the coarsest level's pixel."""
-    template_px: Annotated[int, Field(ge=8)] = 96
+    search_px: Annotated[int, Field(ge=16)] = 128
+    """Side of what is searched, a multiple of the coarsest level's pixel."""
+    template_px: Annotated[int, Field(ge=8)] = 64
     """Side of the templates, likewise."""
+    rim_px: Annotated[int, Field(ge=0)] = 16
+    """The network sees so much more on each side, likewise a multiple; its features there are cut
+    off. They know where the image ends, and a network that finds templates by that learns no
+    tissue."""
     radius_px: Annotated[int, Field(ge=1)] = 10
     """The second peak lies farther than so many px, on each axis, from the first."""
     slack_px: Annotated[int, Field(ge=0)] = 16
     """What pairs may be misaligned by: templates lie so far from the rim of the search image."""
+    guided: bool = True
+    """Whether first peaks are those within `slack_px` of the same place in the other section;
+    else, as published, they may lie anywhere."""
+    loss: Literal["peaks", "contrast"] = "peaks"
+    """Second peak less the first, as published; or how unlikely the first is among all places
+    beyond `radius_px`, and among those of another pair's image."""
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Of the loss "contrast": scores that differ by much less are alike."""
     batch: Annotated[int, Field(ge=2)] = 8
     """Pairs a step; each template is also searched in another pair's image, where it is not."""
     steps: Annotated[int, Field(ge=1)] = 10_000
@@ -79,7 +91,7 @@ class NCCTrainingConfig(Config):
     """The learning rate is multiplied by this every 1,000 steps, continuously."""
     dissimilar: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the peaks of templates that are not in the search image."""
-    pyramid: bool = True
+    pyramid: bool = False
     """Whether the coarser levels of the decoder are trained to match, too."""
     check_every: Annotated[int, Field(ge=1)] = 250
     """Steps between two looks at the held-out pairs, and between two checkpoints."""
@@ -93,7 +105,8 @@ class NCCTrainingConfig(Config):
     @model_validator(mode="after")
     def _sides_fit(self) -> Self:
         step = self.network.step_px
-        for name, side in (("search_px", self.search_px), ("template_px", self.template_px)):
+        for name in ("search_px", "template_px", "rim_px"):
+            side = getattr(self, name)
             if side % step:
                 raise ValueError(f"{name}={side} must be a multiple of {step}, for the widths")
         room = self.search_px - self.template_px - 2 * self.slack_px
@@ -103,3 +116,8 @@ class NCCTrainingConfig(Config):
                 f"slack_px={self.slack_px}"
             )
         return self
+
+    @property
+    def window_px(self) -> int:
+        """Side of the windows that are read."""
+        return self.search_px + 2 * self.rim_px

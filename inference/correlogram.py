@@ -27,6 +27,8 @@ class Peaks(NamedTuple):
     second: Tensor
     place: Tensor
     """int64 (b, 2): where the first peak lies, px (y, x)."""
+    near: Tensor
+    """bool (b, y, x): the exclusion zone, around all that belongs to the first peak."""
 
     @property
     def r_delta(self) -> Tensor:
@@ -34,7 +36,7 @@ class Peaks(NamedTuple):
         return self.first - self.second
 
 
-def find_peaks(scores: Tensor, *, radius_px: int = 10) -> Peaks:
+def find_peaks(scores: Tensor, *, radius_px: int = 10, within: Tensor = None) -> Peaks:
     """Return the first and second peak of correlograms (b, y, x, c).
 
     Parameters
@@ -43,6 +45,8 @@ def find_peaks(scores: Tensor, *, radius_px: int = 10) -> Peaks:
         Channels are averaged first.
     radius_px : int
         The exclusion zone is a square of side 2 * radius_px + 1.
+    within : tensor of bool, shape (b, y, x), optional
+        Where the first peak is looked for; the second may lie anywhere, and be the higher.
 
     Raises
     ------
@@ -54,11 +58,12 @@ def find_peaks(scores: Tensor, *, radius_px: int = 10) -> Peaks:
     if scores.dtype not in (tf.float32, tf.float64):
         scores = tf.cast(scores, tf.float32)
     surface = tf.reduce_mean(scores, axis=3)
-    first = tf.reduce_max(surface, axis=(1, 2))
-    near = _dilated(surface >= first[:, tf.newaxis, tf.newaxis] - PLATEAU, radius_px)
     lowest = tf.fill(tf.shape(surface), tf.cast(NO_SECOND, surface.dtype))
+    allowed = surface if within is None else tf.where(within, surface, lowest)
+    first = tf.reduce_max(allowed, axis=(1, 2))
+    near = _dilated(allowed >= first[:, tf.newaxis, tf.newaxis] - PLATEAU, radius_px)
     second = tf.reduce_max(tf.where(near, lowest, surface), axis=(1, 2))
-    return Peaks(first, second, _place(surface))
+    return Peaks(first, second, _place(allowed), near)
 
 
 def _dilated(mask: Tensor, radius_px: int) -> Tensor:

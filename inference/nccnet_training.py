@@ -27,15 +27,15 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from inference.backends.by_keras import build_pyramid, set_weights, weights_of
 from inference.config import NCCTrainingConfig
-from inference.correlogram import find_peaks
 from inference.errors import TrainingError
+from inference.matching_loss import matching_loss, peaks_of
 from inference.model import Network
 from inference.model_file import replace_file, write_model
 from inference.pair_samples import Batch, PairPlace, ReadWindow, batches, held_out
-from inference.tf_ncc import correlograms
 
 Tensor = Any
 CHECKPOINT, LOG, MODEL = "checkpoint.npz", "log.csv", "nccnet.safetensors"
@@ -50,9 +50,14 @@ class Progress:
     loss: float
     """Mean since the last look."""
     r_delta: float
-    """Mean over the held-out pairs."""
+    """Mean over the held-out pairs: the highest score where the template was cut, to within the
+    slack, less the highest elsewhere."""
+    false: float
+    """Share of the held-out pairs whose highest score lies elsewhere."""
     raw: float
-    """The same of the grey values themselves."""
+    """`r_delta` of the grey values themselves."""
+    raw_false: float
+    """`false` of the grey values themselves."""
     best: float
     best_step: int
     learning_rate: float
@@ -135,12 +140,14 @@ class _Trainer:
 
     def __init__(self, config: NCCTrainingConfig, folder: Path) -> None:
         self.config = config
+        # Held-out pairs are judged by where their matches belong, also where training is not.
+        self.measured = config.model_copy(update={"guided": True})
         self.folder = folder
         self.model = build_pyramid(config.network, seed=config.seed)
         self.optimiser = keras.optimizers.Adam(config.learning_rate)
         self.optimiser.build(self.model.trainable_variables)
         self.done = 0
-        self.raw = np.nan
+        self.raw = self.raw_false = np.nan
         self.best, self.best_step = -np.inf, 0
         self._step = tf.function(self._descend, jit_compile=False, reduce_retracing=True)
         self._features = tf.function(lambda images: self.model(images, training=False)[-1])
@@ -156,57 +163,60 @@ class _Trainer:
             )
         return loss
 
-    def _descend(self, search: Tensor, template: Tensor) -> Tensor:
+    def _descend(self, search: Tensor, template: Tensor, place: Tensor) -> Tensor:
         with tf.GradientTape() as tape:
             loss = self._loss(
-                self.model(search, training=True), self.model(template, training=True)
+                self.model(search, training=True), self.model(template, training=True), place
             )
         weights = self.model.trainable_variables
         self.optimiser.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
         return loss
 
-    def _loss(self, searched: list[Tensor], templates: list[Tensor]) -> Tensor:
+    def _loss(self, searched: list[Tensor], templates: list[Tensor], place: Tensor) -> Tensor:
         levels = len(self.config.network.widths)
         # The finest of the decoder is what the output is a blend of: it needs no loss of its own.
         used = [*range(levels - 1), levels] if self.config.pyramid else [levels]
         losses = []
         for k in used:
-            radius = max(self.config.radius_px >> max(levels - 1 - k, 0), 1)
-            right = correlograms(searched[k], templates[k])
-            wrong = correlograms(searched[k], tf.roll(templates[k], 1, axis=0))
-            apart = tf.reduce_mean(find_peaks(right, radius_px=radius).r_delta)
-            foreign = tf.reduce_mean(find_peaks(wrong, radius_px=radius).first)
-            losses.append(self.config.dissimilar * foreign - apart)
+            scale = 2 ** max(levels - 1 - k, 0)
+            search, template = (self._inner(x[k], scale) for x in (searched, templates))
+            losses.append(matching_loss(search, template, place, self.config, scale=scale))
         return tf.add_n(losses) / len(losses)
+
+    def _inner(self, images: Tensor, scale: int = 1) -> Tensor:
+        """Cut the rims off."""
+        rim = self.config.rim_px // scale
+        return images[:, rim : images.shape[1] - rim, rim : images.shape[2] - rim]
 
     def look(self, places: Sequence[PairPlace], read: ReadWindow, loss: float) -> Progress:
         """Measure the held-out pairs, keep the network if it is the best, write a checkpoint."""
         found, raw = [], []
         for batch in held_out(places, read, self.config):
-            found.append(
-                self._r_delta(self._features(batch.search), self._features(batch.template))
-            )
+            images = [tf.constant(batch.search), tf.constant(batch.template)]
+            found.append(self._margins([self._features(each) for each in images], batch.place))
             if np.isnan(self.raw):
-                raw.append(self._r_delta(tf.constant(batch.search), tf.constant(batch.template)))
+                raw.append(self._margins(images, batch.place))
         if raw:
-            self.raw = float(np.concatenate(raw).mean())
-        r_delta = float(np.concatenate(found).mean())
+            self.raw, self.raw_false = _mean_and_false(raw)
+        r_delta, false = _mean_and_false(found)
         if r_delta > self.best:
             self.best, self.best_step = r_delta, self.done
             write_model(self.folder / MODEL, Network(self.config.network, weights_of(self.model)))
-        progress = self._progress(loss, r_delta)
+        progress = self._progress(loss, r_delta, false)
         self._save(progress)
         return progress
 
-    def _r_delta(self, search: Tensor, template: Tensor) -> np.ndarray:
-        peaks = find_peaks(correlograms(search, template), radius_px=self.config.radius_px)
+    def _margins(self, images: list[Tensor], place: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the held-out r_delta of a batch; below 0 where the match is false."""
+        search, template = (self._inner(each) for each in images)
+        peaks, _ = peaks_of(search, template, tf.constant(place), self.measured)
         return np.asarray(peaks.r_delta)
 
-    def _progress(self, loss: float, r_delta: float) -> Progress:
+    def _progress(self, loss: float, r_delta: float, false: float) -> Progress:
         config = self.config
         stale = self.done - self.best_step >= config.patience * config.check_every
         return Progress(
-            self.done, loss, r_delta, self.raw, self.best, self.best_step,
+            self.done, loss, r_delta, false, self.raw, self.raw_false, self.best, self.best_step,
             learning_rate(config, self.done), self.done >= config.steps or stale,
         )  # fmt: skip
 
@@ -243,7 +253,8 @@ class _Trainer:
             for n, variable in enumerate(self.optimiser.variables):
                 variable.assign(found[f"optimiser/{n}"])
         progress = Progress(**state["progress"])
-        self.done, self.raw = progress.step, progress.raw
+        self.done = progress.step
+        self.raw, self.raw_false = progress.raw, progress.raw_false
         self.best, self.best_step = progress.best, progress.best_step
         return progress
 
@@ -259,6 +270,11 @@ class _Trainer:
         table.writerows(rows)
         replace_file(path, stream.getvalue().encode())
         write_events(self.folder / EVENTS, rows)
+
+
+def _mean_and_false(margins: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
+    found = np.concatenate(margins)
+    return float(found.mean()), float((found < 0).mean())
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
@@ -277,7 +293,7 @@ def write_events(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         writer.write(tf.compat.v1.Event(file_version="brain.Event:2").SerializeToString())
         for row in rows:
             event = tf.compat.v1.Event(wall_time=float(row["at"]), step=int(row["step"]))
-            for name in ("loss", "r_delta", "raw", "best", "learning_rate"):
+            for name in ("loss", "r_delta", "false", "raw", "best", "learning_rate"):
                 event.summary.value.add(tag=name, simple_value=float(row[name]))
             writer.write(event.SerializeToString())
     partial.replace(path)

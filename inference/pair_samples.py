@@ -44,10 +44,12 @@ class ReadWindow(Protocol):
 
 
 class Batch(NamedTuple):
-    """Grey values, 0 to 255, float32 (n, side, side, 1)."""
+    """Grey values, 0 to 255, float32 (n, side, side, 1), with their rims."""
 
     search: Image
     template: Image
+    place: NDArray[np.int64]
+    """(n, 2): where each template was cut, from the first place (y, x) of its search image."""
 
 
 def random_of(seed: int, *place: int) -> Random:
@@ -75,7 +77,7 @@ def batches(
     def make(step: int) -> Batch:
         samples = [
             varied(
-                *windows(place, read, config.search_px),
+                *windows(place, read, config.window_px),
                 config,
                 random_of(config.seed, 1, step, n),
             )
@@ -94,12 +96,14 @@ def batches(
 def held_out(
     places: Sequence[PairPlace], read: ReadWindow, config: NCCTrainingConfig
 ) -> Iterator[Batch]:
-    """Yield all pairs once, as they are, templates from the middle; the last batch may be short."""
-    middle = (config.search_px - config.template_px) // 2
+    """Yield all pairs once, as they are, always with the same templates; the last may be short."""
     for first in range(0, len(places), config.batch):
-        some = places[first : first + config.batch]
-        pairs = [windows(place, read, config.search_px) for place in some]
-        yield _stacked([(s, _cut(t, middle, middle, config.template_px)) for s, t in pairs])
+        samples = []
+        for n, place in enumerate(places[first : first + config.batch], first):
+            search, moving = windows(place, read, config.window_px)
+            at = _template_place(config, random_of(config.seed, 2, n))
+            samples.append((search, _template(moving, at, config), at))
+        yield _stacked(samples)
 
 
 def windows(place: PairPlace, read: ReadWindow, side_px: int) -> tuple[Image, Image]:
@@ -111,17 +115,20 @@ def windows(place: PairPlace, read: ReadWindow, side_px: int) -> tuple[Image, Im
 
 def varied(
     search: Image, moving: Image, config: NCCTrainingConfig, random: Random
-) -> tuple[Image, Image]:
-    """Cut a template out of `moving` anywhere within the slack, and vary both images."""
+) -> tuple[Image, Image, tuple[int, int]]:
+    """Cut a template out of `moving` anywhere within the slack, and vary both images.
+
+    Returns what is searched, the template, and the place (y, x) that it was cut from, in px from
+    the first place of what is searched.
+    """
     vary = config.augment
     if vary.flips:
         turns, mirror = int(random.integers(4)), bool(random.integers(2))
         search, moving = (np.rot90(image, turns) for image in (search, moving))
         if mirror:
             search, moving = search[:, ::-1], moving[:, ::-1]
-    low, high = config.slack_px, config.search_px - config.template_px - config.slack_px
-    y, x = (int(random.integers(low, high + 1)) for _ in range(2))
-    template = _cut(moving, y, x, config.template_px)
+    at = _template_place(config, random)
+    template = _template(moving, at, config)
     search = _warped(np.ascontiguousarray(search), vary.warp_px, random)
     if vary.blur_px:
         sigma = float(random.uniform(0, vary.blur_px))
@@ -129,12 +136,24 @@ def varied(
             search = _blurred(search, sigma)
         else:
             template = _blurred(template, sigma)
-    return _changed(search, vary, random), _changed(template, vary, random)
+    return _changed(search, vary, random), _changed(template, vary, random), at
 
 
-def _stacked(samples: Sequence[tuple[Image, Image]]) -> Batch:
-    search, template = (np.stack(images)[..., np.newaxis] for images in zip(*samples, strict=True))
-    return Batch(search, template)
+def _template_place(config: NCCTrainingConfig, random: Random) -> tuple[int, int]:
+    low, high = config.slack_px, config.search_px - config.template_px - config.slack_px
+    y, x = (int(random.integers(low, high + 1)) for _ in range(2))
+    return y, x
+
+
+def _template(moving: Image, at: tuple[int, int], config: NCCTrainingConfig) -> Image:
+    """Cut a template with its rim; a window's own rim is as wide, so the place is its corner."""
+    return _cut(moving, *at, config.template_px + 2 * config.rim_px)
+
+
+def _stacked(samples: Sequence[tuple[Image, Image, tuple[int, int]]]) -> Batch:
+    searches, templates, places = zip(*samples, strict=True)
+    search, template = (np.stack(images)[..., np.newaxis] for images in (searches, templates))
+    return Batch(search, template, np.array(places, np.int64))
 
 
 def _cut(image: Image, y: int, x: int, side: int) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def read_learn_config(path: Path | None, settings: list[str] | None) -> LearnCon
 
 
 def train_nccnet(
-    uri: str, folder: Path, path: Path | None, settings: list[str] | None, *, quiet: bool
+    uris: Sequence[str], folder: Path, path: Path | None, settings: list[str] | None, *, quiet: bool
 ) -> Progress:
     """Find pairs and train; a second call with the same arguments goes on.
 
@@ -40,11 +41,11 @@ def train_nccnet(
     ConfigError
         If a setting is wrong, or TensorFlow is not installed.
     DataError
-        If the stack has too few pairs.
+        If a stack has too few pairs.
     """
     config = read_learn_config(path, settings)
     with counter("pairs", of="hard pairs") as count:
-        stack, pairs = pairs_of(uri, folder, config, count)
+        stacks, pairs = pairs_of(uris, folder, config, count)
     if not quiet:
         seen = ", ".join(f"{n:,} {reason}" for reason, n in pairs.rejected.items())
         err.print(f"{len(pairs.train):,} pairs and {len(pairs.held_out)} held out; not: {seen}")
@@ -60,13 +61,13 @@ def train_nccnet(
         if not quiet:
             err.print(
                 f"step {progress.step:>6,}  loss {progress.loss:7.4f}  r_delta "
-                f"{progress.r_delta:.4f}  (raw {progress.raw:.4f}, best {progress.best:.4f} at "
-                f"{progress.best_step:,})",
+                f"{progress.r_delta:.4f}, {progress.false:.1%} false  (raw {progress.raw:.4f}, "
+                f"{progress.raw_false:.1%}; best {progress.best:.4f} at {progress.best_step:,})",
                 highlight=False,
             )
 
     try:
-        return train(pairs.train, pairs.held_out, stack, config.training, folder, tell=tell)
+        return train(pairs.train, pairs.held_out, stacks, config.training, folder, tell=tell)
     except TrainingError as error:
         raise DataError(str(error)) from None
 

@@ -1,9 +1,9 @@
-"""Learn an NCCNet from a stack: find pairs once, then train to the end, however often killed."""
+"""Learn an NCCNet from stacks: find pairs once, then train to the end, however often killed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from alignment.config import Config, describe_faults
 from alignment.errors import ConfigError
 from alignment.learning.pairs import Pairs, PairsConfig, find_pairs
-from alignment.learning.stacks import Stack, open_stack
+from alignment.learning.stacks import Stacks, open_stack
 from inference.config import NCCTrainingConfig
 from storage.durable import replace
 from storage.journal import digest_of
@@ -21,7 +21,7 @@ PAIRS = "pairs.json"
 
 
 class LearnConfig(Config):
-    """Everything that decides which network comes of a stack."""
+    """Everything that decides which network comes of stacks."""
 
     mip: Annotated[int, Field(ge=0, le=12)] = 1
     """Level of the pyramid at which sections will be matched by the network."""
@@ -46,29 +46,30 @@ def parse_learn_config(values: dict[str, Any]) -> LearnConfig:
 
 
 def pairs_of(
-    uri: str, folder: Path, config: LearnConfig, tell: Callable[[int, int], None]
-) -> tuple[Stack, Pairs]:
-    """Return the stack, and the pairs that were found in it before, or are now.
+    uris: Sequence[str], folder: Path, config: LearnConfig, tell: Callable[[int, int], None]
+) -> tuple[Stacks, Pairs]:
+    """Return the stacks, and the pairs that were found in them before, or are now.
 
     Raises
     ------
     ConfigError
-        If the folder holds pairs of another stack or of other settings.
+        If the folder holds pairs of other stacks or of other settings.
     """
-    stack = open_stack(uri, config.mip)
-    about = {"stack": stack.uri, "shape": list(stack.shape), **config.model_dump(mode="json")}
+    stacks = Stacks(tuple(open_stack(uri, config.mip) for uri in uris))
+    seen = [{"uri": part.uri, "shape": list(part.shape)} for part in stacks.parts]
+    about = {"stacks": seen, **config.model_dump(mode="json")}
     key = digest_of(json.dumps(about, sort_keys=True).encode())
     path = folder / PAIRS
     if path.exists():
         found = json.loads(path.read_text())
         if found["key"] != key:
             raise ConfigError(
-                f"{path} was made of another stack, or with other settings: "
+                f"{path} was made of other stacks, or with other settings: "
                 f"{json.dumps(found['about'])}; give another folder"
             )
-        return stack, Pairs.from_dict(found)
-    pairs = find_pairs(stack, config.pairs, config.training, tell=tell)
+        return stacks, Pairs.from_dict(found)
+    pairs = find_pairs(stacks, config.pairs, config.training, tell=tell)
     folder.mkdir(parents=True, exist_ok=True)
     document = {"key": key, "about": about, **pairs.as_dict()}
     replace(path, json.dumps(document).encode())
-    return stack, pairs
+    return stacks, pairs

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any
 
 import cv2
@@ -24,7 +25,7 @@ from pydantic import Field
 
 from alignment.config import Config
 from alignment.errors import DataError
-from alignment.learning.stacks import Stack
+from alignment.learning.stacks import Stacks
 from inference.config import NCCTrainingConfig
 from inference.pair_samples import PairPlace, random_of
 
@@ -82,13 +83,13 @@ class Pairs:
 
 
 def find_pairs(
-    stack: Stack,
+    stacks: Stacks,
     config: PairsConfig,
     training: NCCTrainingConfig,
     *,
     tell: Callable[[int, int], None] = lambda _found, _wanted: None,
 ) -> Pairs:
-    """Draw windows until there are pairs enough.
+    """Draw windows until there are pairs enough, from each stack as its voxels deserve.
 
     Parameters
     ----------
@@ -98,72 +99,95 @@ def find_pairs(
     Raises
     ------
     DataError
-        If the stack is smaller than a search image, or has too few hard pairs.
+        If a stack is smaller than a search image, or has too few hard pairs.
     """
-    side, (nz, ny, nx) = training.search_px, stack.shape
-    if min(ny, nx) < side:
-        raise DataError(
-            f"{stack.uri} has sections of {ny} x {nx} px at mip {stack.mip}, but a search image "
-            f"has {side}; give a finer mip, or a smaller search_px and template_px"
-        )
-    first_held = max(round(nz * (1 - config.held_out_sections)), 1)
     rejected: Counter[str] = Counter()
-    wanted = config.pairs + config.held_out
-    found: list[list[PairPlace]] = []
-    for part, (number, sections) in enumerate(
-        ((config.pairs, (0, first_held)), (config.held_out, (first_held, nz)))
-    ):
-        before = sum(map(len, found))
+    found: list[tuple[PairPlace, ...]] = []
+    for is_held_out, number in enumerate((config.pairs, config.held_out)):
         places: list[PairPlace] = []
-        for place in _drawn(stack, sections, config, side, part):
-            if len(places) == number:
-                break
-            reason = _reason(stack, place, config, training)
+        for k, share in enumerate(_shares(stacks, number)):
+            before = sum(map(len, found)) + len(places)
+            search = _Search(stacks, k, bool(is_held_out), config, training)
+            for place in search.places(share, rejected):
+                places.append(place)
+                tell(before + 1, config.pairs + config.held_out)
+                before += 1
+        if len(places) < min(number, training.batch):
+            kind = "held-out" if is_held_out else "training"
+            raise DataError(
+                f"only {len(places)} of {number} {kind} pairs are hard enough: {dict(rejected)}; "
+                "raise max_r_delta, or give a larger stack"
+            )
+        found.append(tuple(places))
+    train, held_out = found
+    return Pairs(train, held_out, dict(rejected))
+
+
+def _shares(stacks: Stacks, number: int) -> list[int]:
+    """Share a number out in proportion to voxels."""
+    voxels = np.array([np.prod(part.shape, dtype=np.float64) for part in stacks.parts])
+    ends = np.concatenate([[0], np.cumsum(voxels)]) / voxels.sum() * number
+    return [int(n) for n in np.diff(ends.round())]
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Looks for pairs in one stack, in its sections to train on or in those held out."""
+
+    stacks: Stacks
+    part: int
+    is_held_out: bool
+    config: PairsConfig
+    training: NCCTrainingConfig
+
+    def places(self, number: int, rejected: Counter[str]) -> Iterator[PairPlace]:
+        """Yield up to `number` pairs, and count what was not taken."""
+        found = 0
+        for place in islice(self._drawn(), self.config.tries * number):
+            if found == number:
+                return
+            reason = _reason(self.stacks, place, self.config, self.training)
             if reason:
                 rejected[reason] += 1
-                continue
-            places.append(place)
-            tell(before + len(places), wanted)
-        found.append(places)
-        if len(places) < min(number, training.batch):
+            else:
+                found += 1
+                yield place
+
+    def _drawn(self) -> Iterator[PairPlace]:
+        """Yield windows without end; both their sections lie where they may."""
+        stack, side = self.stacks.parts[self.part], self.training.window_px
+        nz, ny, nx = stack.shape
+        if min(ny, nx) < side:
             raise DataError(
-                f"of sections {sections[0]} to {sections[1] - 1} only {len(places)} of {number} "
-                f"pairs are hard enough: {dict(rejected)}; raise max_r_delta, or give a larger "
-                "stack"
+                f"{stack.uri} has sections of {ny} x {nx} px at mip {stack.mip}, but a search "
+                f"image has {side} with its rim; give a finer mip, or a smaller search_px or "
+                "template_px"
             )
-    return Pairs(tuple(found[0]), tuple(found[1]), dict(rejected))
-
-
-def _drawn(
-    stack: Stack, sections: tuple[int, int], config: PairsConfig, side: int, part: int
-) -> Iterator[PairPlace]:
-    """Yield windows whose two sections both lie in a range of sections."""
-    (first, stop), (_, ny, nx) = sections, stack.shape
-    distances = [d for d in config.distances if first + d < stop]
-    if not distances:
-        return
-    random = random_of(config.seed, part)
-    number = config.held_out if part else config.pairs
-    for _ in range(config.tries * number):
-        d = int(random.choice(distances))
-        z = int(random.integers(first + d, stop))
-        yield PairPlace(
-            z, d, int(random.integers(0, ny - side + 1)), int(random.integers(0, nx - side + 1))
-        )
+        held = max(round(nz * (1 - self.config.held_out_sections)), 1)
+        first, stop = (held, nz) if self.is_held_out else (0, held)
+        distances = [d for d in self.config.distances if first + d < stop]
+        start = self.stacks.starts[self.part]
+        random = random_of(self.config.seed, int(self.is_held_out), self.part)
+        while distances:
+            d = int(random.choice(distances))
+            z = int(random.integers(first + d, stop)) + start
+            y, x = (int(random.integers(0, n - side + 1)) for n in (ny, nx))
+            yield PairPlace(z, d, y, x)
 
 
 def _reason(
-    stack: Stack, place: PairPlace, config: PairsConfig, training: NCCTrainingConfig
+    stacks: Stacks, place: PairPlace, config: PairsConfig, training: NCCTrainingConfig
 ) -> str:
     """Return why a window is not taken, empty if it is."""
     search, moving = (
-        stack(z, place.y, place.x, training.search_px) for z in (place.z - place.d, place.z)
+        stacks(z, place.y, place.x, training.window_px) for z in (place.z - place.d, place.z)
     )
     if any(_blank_share(image) > config.max_blank for image in (search, moving)):
         return "no tissue"
-    first = (training.search_px - training.template_px) // 2
-    last = first + training.template_px
-    r_delta = raw_r_delta(search, moving[first:last, first:last], training.radius_px)
+    rim, first = training.rim_px, (training.window_px - training.template_px) // 2
+    template = moving[first:, first:][: training.template_px, : training.template_px]
+    searched = search[rim:, rim:][: training.search_px, : training.search_px]
+    r_delta = raw_r_delta(searched, template, training.radius_px)
     if r_delta < config.min_r_delta:
         return "no peak"
     return "easy" if r_delta > config.max_r_delta else ""

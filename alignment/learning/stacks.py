@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,23 @@ class Stack:
         """Read a window of section z from pixel (y, x) on."""
         found: NDArray[np.uint8] = self.read(z, y, x, side_px)
         return found
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """Several stacks, one behind the other along z; a `ReadWindow`."""
+
+    parts: tuple[Stack, ...]
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """First section of each part, and the number of all."""
+        return (0, *accumulate(part.shape[0] for part in self.parts))
+
+    def __call__(self, z: int, y: int, x: int, side_px: int) -> NDArray[np.uint8]:
+        """Read a window of section z from pixel (y, x) on."""
+        k = bisect_right(self.starts, z) - 1
+        return self.parts[k](z - self.starts[k], y, x, side_px)
 
 
 def open_stack(uri: str, mip: int) -> Stack:

@@ -20,8 +20,12 @@ def train() -> None:
 
 @app.command()
 def nccnet(
-    stack: Annotated[
-        str, typer.Argument(help="An aligned volume, or sections that lie on each other already.")
+    stacks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STACK...",
+            help="Aligned volumes, or sections that lie on each other already.",
+        ),
     ],
     folder: Annotated[Path, typer.Argument(help="Gets the network, checkpoints and logs.")],
     config: Annotated[
@@ -35,7 +39,7 @@ def nccnet(
 
     hint = f"go on with the same command; checkpoints are in {folder}"
     with exit_codes(hint=hint):
-        trained = train_nccnet(stack, folder, config, settings, quiet=as_json)
+        trained = train_nccnet(stacks, folder, config, settings, quiet=as_json)
         print_trained(folder, trained, as_json=as_json)
 
 

@@ -34,8 +34,9 @@ def stack():
 
 VOXELS = stack()
 CONFIG = NCCTrainingConfig(
-    network=NCCNetConfig(widths=(4, 8)), search_px=64, template_px=32, slack_px=4, radius_px=4,
-    batch=4, steps=24, check_every=6, learning_rate=1e-2, dissimilar=0.2,
+    network=NCCNetConfig(widths=(4, 8), grey_zero=128, grey_unit=64), search_px=64, template_px=32,
+    slack_px=4, radius_px=4, rim_px=8, batch=4, steps=24, check_every=6, learning_rate=3e-3,
+    pyramid=True, loss="contrast",
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def read(z, y, x, side_px):
 
 
 def places(z, n, seed):
-    corners = np.random.default_rng(seed).integers(0, 192, (n, 2))
+    corners = np.random.default_rng(seed).integers(0, 176, (n, 2))
     return [PairPlace(z, 1, int(y), int(x)) for y, x in corners]
 
 
@@ -63,7 +64,7 @@ def test_held_out_pairs_are_told_apart_better_than_before(whole):
     _, seen = whole
     assert [progress.step for progress in seen] == [0, 6, 12, 18, 24]
     assert seen[-1].loss < seen[1].loss
-    assert seen[-1].best > 3 * seen[0].r_delta
+    assert seen[-1].best > 2 * seen[0].r_delta
     assert seen[-1].best > 1.3 * seen[0].raw
     assert seen[-1].has_ended
 

@@ -13,13 +13,13 @@ from alignment.cli import app
 from alignment.errors import ConfigError, DataError
 from alignment.learning.nccnet import pairs_of, parse_learn_config
 from alignment.learning.pairs import PairsConfig, find_pairs, raw_r_delta
-from alignment.learning.stacks import open_stack
+from alignment.learning.stacks import Stacks, open_stack
 from inference.config import NCCTrainingConfig
 
 NZ, SIDE = 10, 220
 TRAINING = {
     "network": {"widths": [4, 8]}, "search_px": 64, "template_px": 32, "slack_px": 4,
-    "radius_px": 5, "batch": 4, "steps": 8, "check_every": 4,
+    "radius_px": 5, "batch": 4, "steps": 8, "check_every": 4, "rim_px": 8,
 }  # fmt: skip
 
 
@@ -44,16 +44,20 @@ def config(**changes):
 
 
 def found(raw, **changes):
-    return find_pairs(open_stack(raw, 0), config(**changes), NCCTrainingConfig(**TRAINING))
+    return find_pairs(stacks(raw), config(**changes), NCCTrainingConfig(**TRAINING))
+
+
+def stacks(*uris, mip=0):
+    return Stacks(tuple(open_stack(uri, mip) for uri in uris))
 
 
 def test_pairs_are_hard_show_tissue_and_lie_in_the_stack(raw):
     pairs, stack = found(raw), open_stack(raw, 0)
     assert (len(pairs.train), len(pairs.held_out)) == (60, 20)
     for z, d, y, x in (*pairs.train, *pairs.held_out):
-        search, moving = (stack(k, y, x, 64) for k in (z - d, z))
-        assert search.shape == (64, 64)
-        assert 0.01 <= raw_r_delta(search, moving[16:48, 16:48], 5) <= 0.2
+        search, moving = (stack(k, y, x, 80) for k in (z - d, z))
+        assert search.shape == (80, 80)
+        assert 0.01 <= raw_r_delta(search[8:72, 8:72], moving[24:56, 24:56], 5) <= 0.2
         assert max((search == 0).mean(), (moving == 0).mean()) <= 0.25
     assert {d for _, d, _, _ in pairs.train} == {1, 2}
     assert set(pairs.rejected) == {"no tissue", "easy", "no peak"}
@@ -65,25 +69,38 @@ def test_held_out_sections_are_seen_by_no_pair_of_training(raw):
     assert max(seen) < min(held) == 7
 
 
+def test_stacks_share_the_pairs_by_their_voxels_and_no_pair_spans_two(raw, tmp_path):
+    small = tmp_path / "small.tif"
+    tifffile.imwrite(small, np.stack([open_stack(raw, 0)(z, 0, 0, SIDE) for z in range(5)]))
+    both = stacks(raw, small.as_uri())
+    assert both.starts == (0, NZ, NZ + 5)
+    np.testing.assert_array_equal(both(NZ + 3, 8, 9, 50), both(3, 8, 9, 50))
+    pairs = find_pairs(both, config(held_out_sections=0.4), NCCTrainingConfig(**TRAINING))
+    for found, number in ((pairs.train, 60), (pairs.held_out, 20)):
+        parts = [int(z >= NZ) for z, *_ in found]
+        assert (len(parts), sum(parts)) == (number, round(number / 3))
+        assert all(int(z - d >= NZ) == part for (z, d, *_), part in zip(found, parts, strict=True))
+
+
 def test_the_same_settings_find_the_same_pairs_and_keep_no_match(raw, tmp_path):
     settings = parse_learn_config({"mip": 0, "pairs": config().model_dump(), "training": TRAINING})
     told = []
-    _, pairs = pairs_of(raw, tmp_path, settings, lambda *n: told.append(n))
+    _, pairs = pairs_of([raw], tmp_path, settings, lambda *n: told.append(n))
     assert told[-1] == (80, 80)
     assert pairs == found(raw)
     stored = json.loads((tmp_path / "pairs.json").read_text())
     assert {len(place) for place in stored["train"]} == {4}, "z, d and a window; no offset"
-    assert pairs_of(raw, tmp_path, settings, lambda *_: pytest.fail("looked again"))[1] == pairs
+    assert pairs_of([raw], tmp_path, settings, lambda *_: pytest.fail("looked again"))[1] == pairs
     other = settings.model_copy(update={"mip": 1})
     with pytest.raises(ConfigError, match="give another folder"):
-        pairs_of(raw, tmp_path, other, lambda *_: None)
+        pairs_of([raw], tmp_path, other, lambda *_: None)
 
 
 def test_a_stack_without_hard_pairs_says_which_setting_to_change(raw):
     with pytest.raises(DataError, match="raise max_r_delta"):
         found(raw, max_r_delta=0.011, tries=1)
     with pytest.raises(DataError, match="give a finer mip"):
-        find_pairs(open_stack(raw, 2), config(), NCCTrainingConfig(**TRAINING))
+        find_pairs(stacks(raw, mip=2), config(), NCCTrainingConfig(**TRAINING))
 
 
 def test_windows_of_a_source_are_those_of_the_section_and_blank_beyond(raw):
