@@ -10,7 +10,8 @@ import yaml
 
 from alignment.commands.console import counter, err, out, print_json
 from alignment.errors import ConfigError, DataError
-from alignment.learning.nccnet import LearnConfig, pairs_of, parse_learn_config
+from alignment.learning.config import LearnConfig, parse_learn_config
+from alignment.learning.nccnet import pairs_of
 from alignment.verbs.options import with_settings
 from inference.errors import BackendError, TrainingError
 
@@ -74,7 +75,7 @@ def train_nccnet(
 def print_trained(folder: Path, trained: Progress, *, as_json: bool) -> None:
     """Print where the best network is, and how good."""
     from inference.model_file import digest
-    from inference.nccnet_training import MODEL
+    from inference.training_files import MODEL
 
     path = folder / MODEL
     found = {
