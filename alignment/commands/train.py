@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from alignment.commands.console import counter, err, out, print_json
+from alignment.commands.stopping import stop_when_asked
 from alignment.errors import ConfigError, DataError
 from alignment.learning.config import LearnConfig, parse_learn_config
 from alignment.learning.nccnet import pairs_of
+from alignment.learning.remote import training_folder
 from alignment.verbs.options import with_settings
 from inference.errors import BackendError, TrainingError
+from inference.training_files import MODEL
+from storage.store import join, normalise_uri, read_bytes
 
 if TYPE_CHECKING:
     from inference.nccnet_training import Progress
@@ -31,10 +37,43 @@ def read_learn_config(path: Path | None, settings: list[str] | None) -> LearnCon
     return parse_learn_config(with_settings(before, settings))
 
 
+def train_at(
+    uri: str, place: str, path: Path | None, settings: list[str] | None, *, quiet: bool
+) -> Progress:
+    """Train in a folder of this machine, or in one of the store if `place` is a URI.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the system asked to stop before the end.
+    """
+    with training_folder(place) as folder, stop_when_asked() as stop:
+        trained = train_nccnet(
+            uri, folder.path, path, settings, quiet=quiet, keep=folder.keep, stop=stop
+        )
+        if stop() and not trained.has_ended:
+            raise KeyboardInterrupt
+    return trained
+
+
 def train_nccnet(
-    uri: str, folder: Path, path: Path | None, settings: list[str] | None, *, quiet: bool
+    uri: str,
+    folder: Path,
+    path: Path | None,
+    settings: list[str] | None,
+    *,
+    quiet: bool,
+    keep: Callable[[Mapping[str, Any] | None], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Progress:
     """Find pairs and train; a second call with the same arguments goes on.
+
+    Parameters
+    ----------
+    keep : callable
+        Called when there are pairs, and with the progress after each look.
+    stop : callable
+        Asked after every step.
 
     Raises
     ------
@@ -46,6 +85,7 @@ def train_nccnet(
     config = read_learn_config(path, settings)
     with counter("pairs", of="hard pairs") as count:
         stack, pairs = pairs_of(uri, folder, config, count)
+    keep(None)
     if not quiet:
         seen = ", ".join(f"{n:,} {reason}" for reason, n in pairs.rejected.items())
         err.print(f"{len(pairs.train):,} pairs and {len(pairs.held_out)} held out; not: {seen}")
@@ -58,6 +98,7 @@ def train_nccnet(
         ) from None
 
     def tell(progress: Progress) -> None:
+        keep(asdict(progress))
         if not quiet:
             err.print(
                 f"step {progress.step:>6,}  loss {progress.loss:7.4f}  r_delta "
@@ -67,20 +108,21 @@ def train_nccnet(
             )
 
     try:
-        return train(pairs.train, pairs.held_out, stack, config.training, folder, tell=tell)
+        return train(
+            pairs.train, pairs.held_out, stack, config.training, folder, tell=tell, stop=stop
+        )
     except TrainingError as error:
         raise DataError(str(error)) from None
 
 
-def print_trained(folder: Path, trained: Progress, *, as_json: bool) -> None:
+def print_trained(place: str, trained: Progress, *, as_json: bool) -> None:
     """Print where the best network is, and how good."""
     from inference.model_file import digest
-    from inference.training_files import MODEL
 
-    path = folder / MODEL
+    path = join(place, MODEL) if "://" in place else str(Path(place) / MODEL)
     found = {
-        "model": str(path),
-        "sha256": digest(path.read_bytes()),
+        "model": path,
+        "sha256": digest(read_bytes(normalise_uri(path))),
         "steps": trained.step,
         "best_step": trained.best_step,
         "r_delta": trained.best,
