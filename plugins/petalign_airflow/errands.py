@@ -76,6 +76,7 @@ class ErrandOperator(BaseOperator):
         self.poll_s = poll_s
         self.silent_after_s = silent_after_s
         self.linger_s = linger_s
+        self._started_at = ""
 
     def execute(self, context: Context) -> Any:
         """Start the errand unless it is under way; wait for a short one, defer for a long one."""
@@ -95,6 +96,7 @@ class ErrandOperator(BaseOperator):
             except Exception as error:  # the claim is given back: a retry need not wait for it
                 ledger.stop(place, self.errand, str(error))
                 raise
+            self._started_at = place
             self.log.info("started errand %s as Dask task %s", self.errand, key)
         deadline, said = time.monotonic() + self.linger_s, ""
         while not (state := ledger.read_state(place, self.errand)).is_settled:
@@ -114,6 +116,11 @@ class ErrandOperator(BaseOperator):
         return read_order(
             context, hook, places=self.places, known=self.settings, variable=self.variable
         )
+
+    def on_kill(self) -> None:
+        """Stop an errand that this process has just started; later `ErrandTrigger.on_kill` does."""
+        if self._started_at:
+            ledger.stop(self._started_at, self.errand, "its task was killed in Airflow")
 
     def resume(self, context: Context, event: dict[str, Any], place: str) -> Any:
         """Return what was found, or fail in the errand's own words."""
