@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from alignment.commands.stopping import stop_when_asked
 from alignment.errors import ConfigError, DataError
 from alignment.learning.config import LearnConfig, parse_learn_config
 from alignment.learning.nccnet import pairs_of
-from alignment.learning.remote import training_folder
+from alignment.learning.remote import StoredFolder, TrainingFolder, training_folder
 from alignment.verbs.options import with_settings
 from inference.errors import BackendError, TrainingError
 from inference.training_files import MODEL
@@ -23,6 +24,8 @@ from storage.store import join, normalise_uri, read_bytes
 
 if TYPE_CHECKING:
     from inference.nccnet_training import Progress
+
+THREADS = "TF_NUM_INTRAOP_THREADS"
 
 
 def read_learn_config(path: Path | None, settings: list[str] | None) -> LearnConfig:
@@ -47,13 +50,33 @@ def train_at(
     KeyboardInterrupt
         If the system asked to stop before the end.
     """
-    with training_folder(place) as folder, stop_when_asked() as stop:
+    with training_folder(place) as folder, _threads_of(folder), stop_when_asked() as stop:
         trained = train_nccnet(
             uri, folder.path, path, settings, quiet=quiet, keep=folder.keep, stop=stop
         )
         if stop() and not trained.has_ended:
             raise KeyboardInterrupt
     return trained
+
+
+@contextmanager
+def _threads_of(folder: TrainingFolder) -> Iterator[None]:
+    """Let TensorFlow, once it is imported, take the threads with which a training was begun.
+
+    So it ends with the same weights on a machine with more cores, too. In a folder of this machine
+    TensorFlow chooses.
+    """
+    if not isinstance(folder, StoredFolder):
+        yield
+        return
+    before = os.environ.get(THREADS)
+    folder.threads = folder.threads or int(before or len(os.sched_getaffinity(0)))
+    os.environ[THREADS] = str(folder.threads)
+    try:
+        yield
+    finally:
+        del os.environ[THREADS]
+        os.environ.update({THREADS: before} if before else {})
 
 
 def train_nccnet(

@@ -51,6 +51,9 @@ _ATTEMPTS = 3
 class TrainingFolder:
     """A folder on this machine."""
 
+    threads: int | None = None
+    """With how many TensorFlow trains there; it rounds differently with others."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -77,6 +80,7 @@ class StoredFolder(TrainingFolder):
         super().__init__(path)
         self.uri = uri
         self._pointer, self._tag = self._fetch()
+        self.threads = (self._pointer or {}).get("threads")
         self._shown: dict[str, str] = {}
         self._has_pairs = exists(join(uri, PAIRS))
         for name, wanted in ((PAIRS, self._has_pairs), (LOG, self._pointer is not None)):
@@ -125,6 +129,7 @@ class StoredFolder(TrainingFolder):
         state = {
             "files": {name: digest(content) for name, content in contents.items()},
             "progress": {name: _number(value) for name, value in progress.items()},
+            "threads": self.threads,
         }
         before = self._pointer or {}
         if any(before.get(key) != value for key, value in state.items()):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from alignment.cli import app
+from alignment.commands import train as commands
 from alignment.errors import ConfigError
 from alignment.learning import remote
 from alignment.learning.remote import KEPT, PARTS, SHOWN, read_trained, training_folder
@@ -125,6 +128,28 @@ def test_of_two_trainings_in_one_folder_one_ends(tmp_path):
         with pytest.raises(ConflictError, match="another training writes to"):
             slow.keep(progress(0))
     assert {n: content(uri)[n] for n in done} == done, "what the other left is untouched"
+
+
+def test_a_training_keeps_the_threads_with_which_it_was_begun(tmp_path, monkeypatch):
+    seen = []
+
+    def train_nccnet(_stack, path, *_, keep, **__):
+        seen.append(os.environ[commands.THREADS])
+        (path / "pairs.json").write_bytes(b"pairs")
+        (path / CHECKPOINT).write_bytes(b"1")
+        keep(progress(LOOKS))
+        return SimpleNamespace(has_ended=True)
+
+    monkeypatch.setattr(commands, "train_nccnet", train_nccnet)
+    for own in ("3", "8"):
+        monkeypatch.setenv(commands.THREADS, own)
+        commands.train_at("stack", tmp_path.as_uri(), None, None, quiet=True)
+        assert os.environ[commands.THREADS] == own
+    assert seen == ["3", "3"]
+    monkeypatch.delenv(commands.THREADS)
+    commands.train_at("stack", f"{tmp_path.as_uri()}/other", None, None, quiet=True)
+    assert seen[2:] == [str(len(os.sched_getaffinity(0)))]
+    assert commands.THREADS not in os.environ
 
 
 def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path):
