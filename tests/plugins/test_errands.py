@@ -192,6 +192,21 @@ def test_progress_is_told_while_it_waits(volume, told):
     asyncio.run(asyncio.wait_for(look(), 30))
 
 
+def test_progress_is_told_before_it_is_deferred_too(volume, told, monkeypatch):
+    def run(errand, volume, arguments):
+        state = StageState("verify", "running", "checking", 3, 9, heartbeat=1.0)
+        ledger.write_state(f"{volume}/errands", state)
+        deadline = time.monotonic() + 30
+        while "verify: checking: 3 of 9" not in told and time.monotonic() < deadline:
+            time.sleep(0.05)
+        replace_json(f"{volume}/errands/verify.json", SOUND)
+        ledger.write_state(f"{volume}/errands", replace(state, status="done"))
+
+    monkeypatch.setattr(alignment.errands.drive, "run", run)
+    verify(volume, linger_s=60)
+    assert told.count("verify: checking: 3 of 9") == 1
+
+
 # Ingest
 
 
