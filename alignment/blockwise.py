@@ -26,6 +26,7 @@ __all__ = [
     "driver_client",
     "local_client",
     "own_host",
+    "own_threads",
     "run_blocks",
     "run_together",
     "slots",
@@ -134,6 +135,11 @@ def own_host() -> str:
     """Return the address of this worker's machine as other workers reach it."""
     protocol, _, rest = str(get_worker().address).rpartition("://")
     return "127.0.0.1" if protocol == "inproc" else rest.rpartition(":")[0]
+
+
+def own_threads() -> int:
+    """Return how many threads this worker was started with."""
+    return int(get_worker().state.nthreads)
 
 
 def _outcome[B](block: B, future: Any) -> Outcome[B, Any]:

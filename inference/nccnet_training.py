@@ -36,10 +36,9 @@ from inference.matching_loss import matching_loss, peaks_of
 from inference.model import Network
 from inference.model_file import replace_file, write_model
 from inference.pair_samples import Batch, PairPlace, ReadWindow, batches, held_out
+from inference.training_files import CHECKPOINT, EVENTS, LOG, MODEL
 
 Tensor = Any
-CHECKPOINT, LOG, MODEL = "checkpoint.npz", "log.csv", "nccnet.safetensors"
-EVENTS = "events.out.tfevents.petalign"
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from alignment.commands.console import counter, err, out, print_json
+from alignment.commands.stopping import stop_when_asked
 from alignment.errors import ConfigError, DataError
-from alignment.learning.nccnet import LearnConfig, pairs_of, parse_learn_config
+from alignment.learning.config import LearnConfig, parse_learn_config
+from alignment.learning.nccnet import pairs_of
+from alignment.learning.remote import StoredFolder, TrainingFolder, training_folder
 from alignment.verbs.options import with_settings
 from inference.errors import BackendError, TrainingError
+from inference.training_files import MODEL
+from storage.store import join, normalise_uri, read_bytes
 
 if TYPE_CHECKING:
     from inference.nccnet_training import Progress
+
+THREADS = "TF_NUM_INTRAOP_THREADS"
 
 
 def read_learn_config(path: Path | None, settings: list[str] | None) -> LearnConfig:
@@ -31,10 +40,63 @@ def read_learn_config(path: Path | None, settings: list[str] | None) -> LearnCon
     return parse_learn_config(with_settings(before, settings))
 
 
+def train_at(
+    uris: Sequence[str], place: str, path: Path | None, settings: list[str] | None, *, quiet: bool
+) -> Progress:
+    """Train in a folder of this machine, or in one of the store if `place` is a URI.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the system asked to stop before the end.
+    """
+    with training_folder(place) as folder, _threads_of(folder), stop_when_asked() as stop:
+        trained = train_nccnet(
+            uris, folder.path, path, settings, quiet=quiet, keep=folder.keep, stop=stop
+        )
+        if stop() and not trained.has_ended:
+            raise KeyboardInterrupt
+    return trained
+
+
+@contextmanager
+def _threads_of(folder: TrainingFolder) -> Iterator[None]:
+    """Let TensorFlow, once it is imported, take the threads with which a training was begun.
+
+    So it ends with the same weights on a machine with more cores, too. In a folder of this machine
+    TensorFlow chooses.
+    """
+    if not isinstance(folder, StoredFolder):
+        yield
+        return
+    before = os.environ.get(THREADS)
+    folder.threads = folder.threads or int(before or len(os.sched_getaffinity(0)))
+    os.environ[THREADS] = str(folder.threads)
+    try:
+        yield
+    finally:
+        del os.environ[THREADS]
+        os.environ.update({THREADS: before} if before else {})
+
+
 def train_nccnet(
-    uris: Sequence[str], folder: Path, path: Path | None, settings: list[str] | None, *, quiet: bool
+    uris: Sequence[str],
+    folder: Path,
+    path: Path | None,
+    settings: list[str] | None,
+    *,
+    quiet: bool,
+    keep: Callable[[Mapping[str, Any] | None], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Progress:
     """Find pairs and train; a second call with the same arguments goes on.
+
+    Parameters
+    ----------
+    keep : callable
+        Called when there are pairs, and with the progress after each look.
+    stop : callable
+        Asked after every step.
 
     Raises
     ------
@@ -46,6 +108,7 @@ def train_nccnet(
     config = read_learn_config(path, settings)
     with counter("pairs", of="hard pairs") as count:
         stacks, pairs = pairs_of(uris, folder, config, count)
+    keep(None)
     if not quiet:
         seen = ", ".join(f"{n:,} {reason}" for reason, n in pairs.rejected.items())
         err.print(f"{len(pairs.train):,} pairs and {len(pairs.held_out)} held out; not: {seen}")
@@ -58,6 +121,7 @@ def train_nccnet(
         ) from None
 
     def tell(progress: Progress) -> None:
+        keep(asdict(progress))
         if not quiet:
             err.print(
                 f"step {progress.step:>6,}  loss {progress.loss:7.4f}  r_delta "
@@ -67,20 +131,21 @@ def train_nccnet(
             )
 
     try:
-        return train(pairs.train, pairs.held_out, stacks, config.training, folder, tell=tell)
+        return train(
+            pairs.train, pairs.held_out, stacks, config.training, folder, tell=tell, stop=stop
+        )
     except TrainingError as error:
         raise DataError(str(error)) from None
 
 
-def print_trained(folder: Path, trained: Progress, *, as_json: bool) -> None:
+def print_trained(place: str, trained: Progress, *, as_json: bool) -> None:
     """Print where the best network is, and how good."""
     from inference.model_file import digest
-    from inference.nccnet_training import MODEL
 
-    path = folder / MODEL
+    path = join(place, MODEL) if "://" in place else str(Path(place) / MODEL)
     found = {
-        "model": str(path),
-        "sha256": digest(path.read_bytes()),
+        "model": path,
+        "sha256": digest(read_bytes(normalise_uri(path))),
         "steps": trained.step,
         "best_step": trained.best_step,
         "r_delta": trained.best,

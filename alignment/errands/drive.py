@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from typing import Any
 
@@ -25,10 +25,17 @@ from storage.store import delete, join, replace_json
 FOLDER = "errands"
 """Below the volume that an errand is about: its state and what it found."""
 
-ERRANDS = {"ingest": "alignment.errands.sections", "verify": "alignment.errands.scrub"}
+ERRANDS = {
+    "ingest": "alignment.errands.sections",
+    "train_nccnet": "alignment.errands.learning",
+    "verify": "alignment.errands.scrub",
+}
 """The module of each errand; its function has the errand's name."""
 
-Errand = Callable[[Mapping[str, Any], Client, Progress], dict[str, Any]]
+HEAVY = ("train_nccnet",)
+"""Errands that compute themselves: they keep the slot of their worker, and get no client."""
+
+Errand = Callable[[Mapping[str, Any], Any, Progress], dict[str, Any]]
 """Returns what it found, as JSON values; raises `Finding` where that is a reason to fail."""
 
 
@@ -50,7 +57,7 @@ def run(errand: str, volume: str, arguments: Mapping[str, Any]) -> None:
     progress = Progress(place_of(volume), errand)
     delete(_result(volume, errand))  # an earlier one's
     work: Errand = getattr(import_module(ERRANDS[errand]), errand)
-    with suppress(ConflictError), progress.beating(), driver_client() as client:
+    with suppress(ConflictError), progress.beating(), _client(errand) as client:
         try:
             found = work({**arguments, "volume": volume}, client, progress)
         except Stopped:
@@ -59,10 +66,14 @@ def run(errand: str, volume: str, arguments: Mapping[str, Any]) -> None:
             _write(volume, errand, finding.found)
             progress.settle("failed", str(finding))
         except Exception as error:
-            progress.settle("failed", f"{type(error).__name__}: {error}", _kind(error))
+            progress.settle("failed", f"{type(error).__name__}: {error}", kind_of(error))
         else:
             _write(volume, errand, found)
             progress.settle("done")
+
+
+def _client(errand: str) -> AbstractContextManager[Client | None]:
+    return nullcontext() if errand in HEAVY else driver_client()
 
 
 def _write(volume: str, errand: str, found: dict[str, Any]) -> None:
@@ -73,7 +84,8 @@ def _result(volume: str, errand: str) -> str:
     return join(place_of(volume), f"{errand}.json")
 
 
-def _kind(error: Exception) -> ErrorKind:
+def kind_of(error: Exception) -> ErrorKind:
+    """Return the kind of an error, which decides whether a retry can help."""
     if isinstance(error, AccessError | ConfigError | UriError):
         return "config"
     if isinstance(error, DataError | SourceError | MissingError | LimitError):

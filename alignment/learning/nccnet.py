@@ -5,44 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
-
-from alignment.config import Config, describe_faults
 from alignment.errors import ConfigError
-from alignment.learning.pairs import Pairs, PairsConfig, find_pairs
+from alignment.learning.config import LearnConfig
+from alignment.learning.pairs import Pairs, find_pairs
 from alignment.learning.stacks import Stacks, open_stack
-from inference.config import NCCTrainingConfig
 from storage.durable import replace
 from storage.journal import digest_of
 
 PAIRS = "pairs.json"
-
-
-class LearnConfig(Config):
-    """Everything that decides which network comes of stacks."""
-
-    mip: Annotated[int, Field(ge=0, le=12)] = 1
-    """Level of the pyramid at which sections will be matched by the network."""
-    pairs: PairsConfig = PairsConfig()
-    """What is learned from."""
-    training: NCCTrainingConfig = NCCTrainingConfig()
-    """How."""
-
-
-def parse_learn_config(values: dict[str, Any]) -> LearnConfig:
-    """Return the validated settings of nested `values`; missing ones get defaults.
-
-    Raises
-    ------
-    ConfigError
-        One line per fault.
-    """
-    try:
-        return LearnConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(describe_faults(error, LearnConfig)) from None
 
 
 def pairs_of(

@@ -16,44 +16,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from alignment.config import Config
 from alignment.errors import DataError
+from alignment.learning.config import PairsConfig
 from alignment.learning.stacks import Stacks
 from inference.config import NCCTrainingConfig
 from inference.pair_samples import PairPlace, random_of
 
 BLANK, GLARE = 0, 250
 """Grey values that no tissue has: of no data, and beyond."""
-
-
-class PairsConfig(Config):
-    """Which pairs are looked for."""
-
-    distances: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (1, 2)
-    """Of the two sections, in sections."""
-    pairs: Annotated[int, Field(ge=1)] = 4000
-    """To train on."""
-    held_out: Annotated[int, Field(ge=1)] = 256
-    """To judge the network by meanwhile, from sections that it is not trained on."""
-    held_out_sections: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the stack, its end, that is held out."""
-    min_r_delta: Annotated[float, Field(ge=0, lt=2)] = 0.01
-    """Below it the best peak says nothing: there may be no match at all."""
-    max_r_delta: Annotated[float, Field(gt=0, le=2)] = 0.2
-    """Above it raw correlation matches well enough."""
-    max_blank: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Largest share of pixels without tissue."""
-    seed: Annotated[int, Field(ge=0)] = 1
-    """Of where is looked."""
-    tries: Annotated[int, Field(ge=1)] = 50
-    """Windows that are looked at, at most, for each pair that is wanted."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ def nccnet(
             help="Aligned volumes, or sections that lie on each other already.",
         ),
     ],
-    folder: Annotated[Path, typer.Argument(help="Gets the network, checkpoints and logs.")],
+    folder: Annotated[
+        str, typer.Argument(help="Gets the network, checkpoints and logs; a path or a URI.")
+    ],
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="YAML; defaults without it.")
     ] = None,
@@ -35,11 +37,11 @@ def nccnet(
     as_json: Json = False,
 ) -> None:
     """Train NCCNet, which makes sections easier to match; goes on with what was begun."""
-    from alignment.commands.train import print_trained, train_nccnet
+    from alignment.commands.train import print_trained, train_at
 
     hint = f"go on with the same command; checkpoints are in {folder}"
     with exit_codes(hint=hint):
-        trained = train_nccnet(stacks, folder, config, settings, quiet=as_json)
+        trained = train_at(stacks, folder, config, settings, quiet=as_json)
         print_trained(folder, trained, as_json=as_json)
 
 

@@ -76,13 +76,12 @@ class ErrandOperator(BaseOperator):
         self.poll_s = poll_s
         self.silent_after_s = silent_after_s
         self.linger_s = linger_s
+        self._started_at = ""
 
     def execute(self, context: Context) -> Any:
         """Start the errand unless it is under way; wait for a short one, defer for a long one."""
         hook = DaskHook(self.dask_conn_id, self.address)
-        order = read_order(
-            context, hook, places=self.places, known=self.settings, variable=self.variable
-        )
+        order = self.read_order(context, hook)
         volume = order[self.about]
         place = join(volume, FOLDER)
         if ledger.read_state(place, self.errand).is_settled:  # an earlier one's
@@ -97,13 +96,31 @@ class ErrandOperator(BaseOperator):
             except Exception as error:  # the claim is given back: a retry need not wait for it
                 ledger.stop(place, self.errand, str(error))
                 raise
+            self._started_at = place
             self.log.info("started errand %s as Dask task %s", self.errand, key)
-        deadline = time.monotonic() + self.linger_s
+        deadline, said = time.monotonic() + self.linger_s, ""
         while not (state := ledger.read_state(place, self.errand)).is_settled:
             if time.monotonic() >= deadline:
                 self._watch(place)
+            if state.blocks_total and said != words_of(state):
+                said = words_of(state)
+                self.log.info("%s", said)
             time.sleep(LINGER_POLL_S)
         return self.resume(context, asdict(state), place)
+
+    def read_order(self, context: Context, hook: DaskHook) -> dict[str, Any]:
+        """Return places and settings by name; nothing was reached or written before.
+
+        :raises AirflowFailException: if one is unknown, not set or not allowed
+        """
+        return read_order(
+            context, hook, places=self.places, known=self.settings, variable=self.variable
+        )
+
+    def on_kill(self) -> None:
+        """Stop an errand that this process has just started; later `ErrandTrigger.on_kill` does."""
+        if self._started_at:
+            ledger.stop(self._started_at, self.errand, "its task was killed in Airflow")
 
     def resume(self, context: Context, event: dict[str, Any], place: str) -> Any:
         """Return what was found, or fail in the errand's own words."""
@@ -158,6 +175,11 @@ class ErrandOperator(BaseOperator):
         )
 
 
+def words_of(state: ledger.StageState) -> str:
+    """Return one line for a log."""
+    return f"{state.stage}: {state.phase}: {state.blocks_done} of {state.blocks_total}"
+
+
 def _exception_of(kind: str | None, *, is_lost: bool) -> type[AirflowException]:
     if kind in FINAL_KINDS:
         return AirflowFailException
@@ -202,7 +224,7 @@ class ErrandTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll the ledger until there is an end to report; never at once, see `StageTrigger`."""
-        heard, heard_at = ledger.StageState(self.errand), time.monotonic()
+        heard, heard_at, said = ledger.StageState(self.errand), time.monotonic(), ""
         while True:
             await asyncio.sleep(self.poll_s)
             try:
@@ -215,8 +237,9 @@ class ErrandTrigger(BaseTrigger):
                     return
                 if state.heartbeat != heard.heartbeat:
                     heard, heard_at = state, time.monotonic()
-                    done, total = state.blocks_done, state.blocks_total
-                    self.log.info("%s: %s: %d of %d", self.errand, state.phase, done, total)
+                    if said != words_of(state):
+                        said = words_of(state)
+                        self.log.info("%s", said)
             if time.monotonic() - heard_at > self.silent_after_s:
                 yield TriggerEvent(asdict(heard) | {"status": "silent"})
                 return

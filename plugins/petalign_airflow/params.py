@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,7 +15,10 @@ from alignment.errors import ConfigError
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]+|file:///)[^?#%*\\{}]*$"
 """A first look, for the form; the allow-list of the connection decides."""
 
-_EXAMPLES = ("match.neighbours", "patches.batch")
+_EXAMPLES = ("match.neighbours", "patches.batch", "training.steps")
+
+GENERAL = "general"
+"""Section of the form for what belongs to no other."""
 
 URIS = {
     "source": "The unaligned sections: a zarr or precomputed volume, a TIFF stack, or images.",
@@ -42,20 +45,25 @@ def uri_params(described: Mapping[str, str]) -> dict[str, Param]:
 
 
 def setting_params(model: type[BaseModel]) -> dict[str, Param]:
-    """Return a parameter for each setting of a configuration model of sections."""
-    params = {}
+    """Return a parameter for each setting of a configuration model, by its dotted name."""
     schema = model.model_json_schema()
-    defaults = model().model_dump(mode="json")
-    for stage, values in defaults.items():
-        part = _inlined(schema["properties"][stage], schema["$defs"])
-        settings = part["properties"]
-        about = part["description"].partition(".")[0].partition("\n")[0]
-        for setting, default in values.items():
-            rules = _form_rules(settings[setting])
+    whole = _inlined({k: v for k, v in schema.items() if k != "$defs"}, schema.get("$defs", {}))
+    return dict(_leaves(whole, model().model_dump(mode="json"), ()))
+
+
+def _leaves(
+    schema: Mapping[str, Any], defaults: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[str, Param]]:
+    about = schema["description"].partition(".")[0].partition("\n")[0]
+    section = f"{'.'.join(path) or GENERAL}: {about[0].lower()}{about[1:]}"
+    for name, default in defaults.items():
+        rules = _form_rules(schema["properties"][name])
+        if "properties" in rules:
+            yield from _leaves(rules, default, (*path, name))
+        elif "const" not in rules:  # what has one value only is nothing to ask for
             description = rules.pop("description", None)
-            section = f"{stage}: {about[0].lower()}{about[1:]}"
-            params[f"{stage}.{setting}"] = Param(default, description, section=section, **rules)
-    return params
+            key = ".".join((*path, name))
+            yield key, Param(default, description, section=section, **rules)
 
 
 def nested(
@@ -64,22 +72,24 @@ def nested(
     besides: Iterable[str] = URIS,
     model: type[BaseModel] = PipelineConfig,
 ) -> dict[str, Any]:
-    """Return the configuration that flat ``stage.setting`` values mean.
+    """Return the configuration that flat ``stage.setting`` values mean, of any depth.
 
     :param besides: parameters of the DAG that are no settings, such as the two URIs of a run
     :param model: of the configuration
     :raises ConfigError: if a key is no parameter of the DAG; Airflow itself lets it pass
     """
-    defaults = model().model_dump(mode="json")
-    settings = [f"{stage}.{name}" for stage, part in defaults.items() for name in part]
+    settings = setting_params(model)
     others = tuple(besides)
     if unknown := [key for key in values if key not in settings and key not in others]:
         raise ConfigError("\n".join(_hint(key, [*others, *settings]) for key in unknown))
     config: dict[str, Any] = {}
     for key, value in values.items():
         if key not in others:
-            stage, _, setting = key.partition(".")
-            config.setdefault(stage, {})[setting] = value
+            *parts, setting = key.split(".")
+            place = config
+            for part in parts:
+                place = place.setdefault(part, {})
+            place[setting] = value
     return config
 
 

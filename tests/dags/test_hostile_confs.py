@@ -22,6 +22,7 @@ FIRST = {
     "ingest_sections": ("ingest", ("incoming", "source")),
     "verify_volume": ("verify", ("volume",)),
     "predict_volume": ("prepare", ("volume", "model", "prediction")),
+    "train_nccnet": ("train", ("stack", "folder")),
 }
 """The task of each DAG that reads the conf, and the places that this may name."""
 
@@ -124,7 +125,7 @@ def test_every_dag_that_takes_places_is_tried(dags):
     with_places = {
         dag_id
         for dag_id, dag in dags.items()
-        if {"source", "volume", "incoming", "run"} & set(dag.params)
+        if {"source", "volume", "incoming", "run", "folder"} & set(dag.params)
     }
     assert with_places == set(FIRST)
 

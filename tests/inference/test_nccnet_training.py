@@ -15,8 +15,9 @@ import cv2
 from inference.config import NCCNetConfig, NCCTrainingConfig
 from inference.errors import TrainingError
 from inference.model_file import read_model
-from inference.nccnet_training import CHECKPOINT, EVENTS, LOG, MODEL, train
+from inference.nccnet_training import train
 from inference.pair_samples import PairPlace
+from inference.training_files import CHECKPOINT, EVENTS, LOG, MODEL
 
 
 def stack():

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -138,6 +138,24 @@ def test_an_errand_that_is_under_way_is_watched_not_doubled(volume, drivers):
     assert drivers.calls == []
 
 
+def test_a_task_that_is_killed_while_it_waits_stops_what_it_started_and_nothing_else(
+    volume, drivers
+):
+    place = f"{volume}/errands"
+    drivers.state = StageState("", "running")
+    task = VerifyOperator(task_id="verify", **QUICK)
+    with pytest.raises(TaskDeferred):
+        task.execute(context({"volume": volume}))
+    other = VerifyOperator(task_id="verify", **QUICK)
+    other.on_kill()
+    assert not ledger.read_state(place, "verify").is_settled
+    task.on_kill()
+    state = ledger.read_state(place, "verify")
+    assert state.error == "its task was killed in Airflow"
+    with pytest.raises(AirflowException, match="its task was killed"):
+        task.resume(context({}), asdict(state), place)  # which forgets the driver
+
+
 def test_a_driver_that_dies_without_a_word_is_reported_with_what_dask_knows(volume, monkeypatch):
     def die(errand, volume, arguments):
         raise MemoryError("cannot allocate 90 TiB")
@@ -165,10 +183,28 @@ def test_progress_is_told_while_it_waits(volume, told):
         )
         while "verify: checking: 3 of 9" not in told:
             await asyncio.sleep(0.02)
+        ledger.write_state(place, replace(state, heartbeat=2.0))
+        await asyncio.sleep(0.2)
+        assert told.count("verify: checking: 3 of 9") == 1, "what has not changed is no news"
         ledger.write_state(place, replace(state, status="done"))
         assert (await waiting)["status"] == "done"
 
     asyncio.run(asyncio.wait_for(look(), 30))
+
+
+def test_progress_is_told_before_it_is_deferred_too(volume, told, monkeypatch):
+    def run(errand, volume, arguments):
+        state = StageState("verify", "running", "checking", 3, 9, heartbeat=1.0)
+        ledger.write_state(f"{volume}/errands", state)
+        deadline = time.monotonic() + 30
+        while "verify: checking: 3 of 9" not in told and time.monotonic() < deadline:
+            time.sleep(0.05)
+        replace_json(f"{volume}/errands/verify.json", SOUND)
+        ledger.write_state(f"{volume}/errands", replace(state, status="done"))
+
+    monkeypatch.setattr(alignment.errands.drive, "run", run)
+    verify(volume, linger_s=60)
+    assert told.count("verify: checking: 3 of 9") == 1
 
 
 # Ingest

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from alignment.cli import app
 from alignment.errors import ConfigError, DataError
-from alignment.learning.nccnet import pairs_of, parse_learn_config
-from alignment.learning.pairs import PairsConfig, find_pairs, raw_r_delta
+from alignment.learning.config import PairsConfig, parse_learn_config
+from alignment.learning.nccnet import pairs_of
+from alignment.learning.pairs import find_pairs, raw_r_delta
 from alignment.learning.stacks import Stacks, open_stack
 from inference.config import NCCTrainingConfig
 

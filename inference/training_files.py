@@ -1,0 +1,10 @@
+"""What training an NCCNet leaves in its folder; known without loading TensorFlow."""
+
+CHECKPOINT = "checkpoint.npz"
+"""Weights, the optimiser's moments and how training stands: all that is needed to go on."""
+LOG = "log.csv"
+"""A row for each look at the held-out pairs."""
+EVENTS = "events.out.tfevents.petalign"
+"""The same for TensorBoard."""
+MODEL = "nccnet.safetensors"
+"""The best network so far."""
