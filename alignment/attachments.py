@@ -15,6 +15,7 @@ from alignment.errors import DataError
 from inference.errors import ModelError
 from inference.model import Network
 from inference.model_file import decode, digest
+from inference.shipped import SHIPPED
 from storage.grid import ZYX
 from storage.journal import digest_of
 from storage.sections import Source, open_source
@@ -47,9 +48,9 @@ def attached(config: PipelineConfig, shape: ZYX) -> dict[str, Any]:
         text = read_bytes(normalise_uri(config.filter.model)).decode("utf-8", "replace")
         parse_model(text)
         found["model"] = digest_of(text.encode())
-    if config.features.model:
-        content = read_bytes(normalise_uri(config.features.model))
-        _transformable(content, config.features.model)
+    if config.features.kind == "nccnet":
+        content, name = _network(config.features.model)
+        _transformable(content, name)
         found["features"] = digest(content)
     return found
 
@@ -62,23 +63,30 @@ def feature_network(uri: str, sha256: str) -> Network:
     DataError
         If it is not what it was when the run was made.
     """
-    content = read_bytes(normalise_uri(uri))
+    content, name = _network(uri)
     if digest(content) != sha256:
         raise DataError(
-            f"features.model: {uri} was changed since the run was made. Start a new run with it"
+            f"features.model: {name} was changed since the run was made. Start a new run with it"
         )
-    return _transformable(content, uri)
+    return _transformable(content, name)
 
 
-def _transformable(content: bytes, uri: str) -> Network:
+def _network(uri: str) -> tuple[bytes, str]:
+    """Return a network's file and what it is called; the shipped one without a URI."""
+    if uri:
+        return read_bytes(normalise_uri(uri)), uri
+    return SHIPPED.read_bytes(), f"the shipped network {SHIPPED.name}"
+
+
+def _transformable(content: bytes, name: str) -> Network:
     """Decode a network, and check that it makes the one image that is matched."""
     try:
-        network = decode(content, name=uri)
+        network = decode(content, name=name)
     except ModelError as error:
         raise DataError(f"features.model: {error}") from None
     if network.config.channels != 1:
         raise DataError(
-            f"features.model: {uri} makes {network.config.channels} images, and matching takes "
+            f"features.model: {name} makes {network.config.channels} images, and matching takes "
             "one; train it with training.network.channels=1"
         )
     return network

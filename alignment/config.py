@@ -122,7 +122,8 @@ class FeaturesConfig(Config):
     kind: Literal["bandpass", "nccnet"] = "bandpass"
     """A difference of Gaussians divided by the local contrast, or the network of `model`."""
     model: str = ""
-    """URI of a network for `nccnet`, made by `petalign train nccnet`; frozen by its content."""
+    """URI of a network for `nccnet`, made by `petalign train nccnet`; the shipped one if empty.
+    Frozen by its content."""
     mip: Mip = 0
     """Finest level at which sections may be matched."""
     sigma_fine_px: Annotated[float, Field(ge=0.0, le=64.0)] = 1.0
@@ -131,11 +132,11 @@ class FeaturesConfig(Config):
     """Structure above this is staining and illumination."""
 
     @model_validator(mode="after")
-    def _network_is_named(self) -> Self:
-        if (self.kind == "nccnet") != bool(self.model):
+    def _only_a_network_is_named(self) -> Self:
+        if self.model and self.kind != "nccnet":
             raise ValueError(
-                f"kind={self.kind!r} with model={self.model!r}: nccnet needs a model, made by "
-                "`petalign train nccnet`, and bandpass takes none"
+                f"model={self.model!r} with kind={self.kind!r}, which takes none; set kind=nccnet "
+                "to match by the network"
             )
         return self
 

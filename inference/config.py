@@ -18,18 +18,19 @@ class Config(BaseModel):
 
 
 class NCCNetConfig(Config):
-    """The architecture of an NCCNet, and how grey values enter it; defaults as published."""
+    """The architecture of an NCCNet, and how grey values enter it."""
 
     architecture: Literal["nccnet"] = "nccnet"
     """Told apart from other networks in a file."""
-    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (16, 32, 64, 128)
-    """Channels of each level, the finest first; each level has half the resolution."""
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (8, 16, 32, 64)
+    """Channels of each level, the finest first; each level has half the resolution. The smallest
+    published; 16-32-64-128 and 32-64-128-256 are the others."""
     channels: Annotated[int, Field(ge=1, le=8)] = 1
     """Output channels; correlograms of several are averaged."""
-    grey_zero: float = 0.0
-    """Grey value that enters the network as 0."""
-    grey_unit: Annotated[float, Field(gt=0)] = 255.0
-    """Difference of grey values that enters the network as 1."""
+    grey_zero: float = 128.0
+    """Grey value that enters the network as 0, as what lies beyond an image does; 0 as published."""
+    grey_unit: Annotated[float, Field(gt=0)] = 64.0
+    """Difference of grey values that enters the network as 1; 255 as published."""
 
     @property
     def step_px(self) -> int:
@@ -71,19 +72,19 @@ class NCCTrainingConfig(Config):
     tissue."""
     radius_px: Annotated[int, Field(ge=1)] = 10
     """The second peak lies farther than so many px, on each axis, from the first."""
-    slack_px: Annotated[int, Field(ge=0)] = 16
+    slack_px: Annotated[int, Field(ge=0)] = 8
     """What pairs may be misaligned by: templates lie so far from the rim of the search image."""
     guided: bool = True
     """Whether first peaks are those within `slack_px` of the same place in the other section;
     else, as published, they may lie anywhere."""
-    loss: Literal["peaks", "contrast"] = "peaks"
+    loss: Literal["peaks", "contrast"] = "contrast"
     """Second peak less the first, as published; or how unlikely the first is among all places
     beyond `radius_px`, and among those of another pair's image."""
     temperature: Annotated[float, Field(gt=0)] = 0.05
     """Of the loss "contrast": scores that differ by much less are alike."""
     batch: Annotated[int, Field(ge=2)] = 8
     """Pairs a step; each template is also searched in another pair's image, where it is not."""
-    steps: Annotated[int, Field(ge=1)] = 10_000
+    steps: Annotated[int, Field(ge=1)] = 4000
     """The most steps."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     """Of Adam, at the first step."""
@@ -93,7 +94,7 @@ class NCCTrainingConfig(Config):
     """Weight of the peaks of templates that are not in the search image."""
     pyramid: bool = False
     """Whether the coarser levels of the decoder are trained to match, too."""
-    check_every: Annotated[int, Field(ge=1)] = 250
+    check_every: Annotated[int, Field(ge=1)] = 200
     """Steps between two looks at the held-out pairs, and between two checkpoints."""
     patience: Annotated[int, Field(ge=1)] = 8
     """Looks without a better one after which training ends."""

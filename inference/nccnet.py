@@ -101,7 +101,7 @@ def weight_shapes(config: NCCNetConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of every weight by name: kernels (h, w, cin, cout), and biases.
 
     >>> sum(int(np.prod(shape)) for shape in weight_shapes(NCCNetConfig()).values())
-    1167089
+    292281
     """
     reader = _Shapes({})
     layers(1, config, reader)

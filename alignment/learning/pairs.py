@@ -65,7 +65,7 @@ def find_pairs(
     *,
     tell: Callable[[int, int], None] = lambda _found, _wanted: None,
 ) -> Pairs:
-    """Draw windows until there are pairs enough, from each stack as its voxels deserve.
+    """Draw windows until there are pairs enough, as many from each stack.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ def find_pairs(
     found: list[tuple[PairPlace, ...]] = []
     for is_held_out, number in enumerate((config.pairs, config.held_out)):
         places: list[PairPlace] = []
-        for k, share in enumerate(_shares(stacks, number)):
+        ends = np.linspace(0, number, len(stacks.parts) + 1).round().astype(int)
+        for k, share in enumerate(np.diff(ends).tolist()):
             before = sum(map(len, found)) + len(places)
             search = _Search(stacks, k, bool(is_held_out), config, training)
             for place in search.places(share, rejected):
@@ -97,13 +98,6 @@ def find_pairs(
         found.append(tuple(places))
     train, held_out = found
     return Pairs(train, held_out, dict(rejected))
-
-
-def _shares(stacks: Stacks, number: int) -> list[int]:
-    """Share a number out in proportion to voxels."""
-    voxels = np.array([np.prod(part.shape, dtype=np.float64) for part in stacks.parts])
-    ends = np.concatenate([[0], np.cumsum(voxels)]) / voxels.sum() * number
-    return [int(n) for n in np.diff(ends.round())]
 
 
 @dataclass(frozen=True)

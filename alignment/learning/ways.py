@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
@@ -34,6 +35,19 @@ def band_pass(fine_px: float, coarse_px: float) -> FeatureTransform:
     """Return the band-pass of the stage "features" with these sigmas."""
     config = FeaturesConfig(sigma_fine_px=fine_px, sigma_coarse_px=coarse_px)
     return partial(normalise, config=config)
+
+
+def remembered(transform: FeatureTransform) -> FeatureTransform:
+    """Return the transform, which computes nothing twice: for sections that are seen often."""
+    kept: dict[bytes, NDArray[np.float32]] = {}
+
+    def features(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        key = hashlib.sha256(image.tobytes() + valid.tobytes()).digest()
+        if key not in kept:
+            kept[key] = transform(image, valid)
+        return kept[key]
+
+    return features
 
 
 def tuned_band(

@@ -21,17 +21,17 @@ Stack = NDArray[np.uint8]
 
 def read_vnc() -> Stack:
     """Return 20 x 1024 x 1024, Drosophila VNC, ssTEM; its own alignment is off by some px."""
-    return _read("vnc_stack1")[:SECTIONS]
+    return read_set("vnc_stack1")[:SECTIONS]
 
 
 def read_isbi() -> Stack:
     """Return 20 x 512 x 512, Drosophila VNC, ssTEM; its own alignment is off by some px."""
-    return _read("isbi2012_test")[:SECTIONS]
+    return read_set("isbi2012_test")[:SECTIONS]
 
 
 def read_fib() -> Stack:
     """Return 20 x 500 x 500, Drosophila medulla, FIB-SEM: every 4th plane, enlarged twice."""
-    planes = _read("fib_medulla_ts2")[::4][:SECTIONS]
+    planes = read_set("fib_medulla_ts2")[::4][:SECTIONS]
     ny, nx = planes.shape[1:]
     return np.stack(
         [cv2.resize(p, (2 * nx, 2 * ny), interpolation=cv2.INTER_CUBIC) for p in planes]
@@ -62,5 +62,6 @@ def missing(name: str) -> str | None:
     return f"{folder}/raw.tif is not in {DATA}; set ALIGN_TEST_DATA"
 
 
-def _read(folder: str) -> Stack:
+def read_set(folder: str) -> Stack:
+    """Return the voxels of a set of the test data, by the name of its folder."""
     return np.asarray(tifffile.imread(DATA / folder / "raw.tif"))

@@ -83,7 +83,7 @@ def test_the_loss_of_peaks_is_the_published_one():
         rest[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4] = -1
         margins.append(surface.max() - rest.max())
     expected = foreign.max(axis=1).mean() - np.mean(margins)
-    assert loss(1.0, guided=False) == pytest.approx(expected, abs=1e-5)
+    assert loss(1.0, loss="peaks", guided=False) == pytest.approx(expected, abs=1e-5)
 
 
 def patch(image, y, x):
