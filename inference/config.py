@@ -28,9 +28,9 @@ class NCCNetConfig(Config):
     channels: Annotated[int, Field(ge=1, le=8)] = 1
     """Output channels; correlograms of several are averaged."""
     grey_zero: float = 128.0
-    """Grey value that enters the network as 0, as what lies beyond an image does; 0 as published."""
+    """Grey value that enters as 0, which is also what lies beyond an image; 0 as published."""
     grey_unit: Annotated[float, Field(gt=0)] = 64.0
-    """Difference of grey values that enters the network as 1; 255 as published."""
+    """Difference of grey values that enters as 1; 255 as published."""
 
     @property
     def step_px(self) -> int:

@@ -43,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--stack", action="append", choices=list(STACKS))
+    parser.add_argument("--kind", action="append", choices=list(KINDS))
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     lines = [
@@ -51,7 +52,7 @@ def main() -> None:
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name in options.stack or STACKS:
-        for kind in KINDS:
+        for kind in options.kind or KINDS:
             told = align(options.folder, name, kind)
             lines.append(row(name, kind, told))
             print(lines[-1], file=sys.stderr)
