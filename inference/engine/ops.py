@@ -219,3 +219,12 @@ class Pad(Op):
         channels, *size = inputs[0]
         z, y, x = (n + sum(m) for n, m in zip(size, self.margins, strict=True))
         return channels, z, y, x
+
+
+def linear_taps(size: int, factor: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Return the two values that each enlarged one lies between, and how near to the second."""
+    places = (np.arange(size * factor) + 0.5) / factor - 0.5
+    low = np.floor(places)
+    part = places - low
+    low, high = (np.clip(low + n, 0, size - 1).astype(np.intp) for n in (0, 1))
+    return low, high, part

@@ -26,6 +26,7 @@ from inference.engine.ops import (
     Resize,
     Scale,
     TransposedConv,
+    linear_taps,
 )
 
 Values = NDArray[Any]  # (z, y, x, channels), float32 or float64
@@ -156,15 +157,6 @@ def _(op: Resize, x: Sequence[Values]) -> Values:
     if op.residual is not None:
         found = found + op.residual * x[1]
     return activate(found, op.activation).astype(x[0].dtype)
-
-
-def linear_taps(size: int, factor: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Values]:
-    """Return the two values that each enlarged one lies between, and how near to the second."""
-    places = (np.arange(size * factor) + 0.5) / factor - 0.5
-    low = np.floor(places)
-    part = places - low
-    low, high = (np.clip(low + n, 0, size - 1).astype(np.intp) for n in (0, 1))
-    return low, high, part
 
 
 @_compute.register

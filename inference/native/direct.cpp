@@ -12,9 +12,11 @@ struct Direct {
     const Op& op;
     const Machine& machine;
 
+    int blocks_out() const { return (op.out.channels + L - 1) / L; }
+
     template <int VECTORS, int PIXELS>
     void run() {
-        const int groups = (op.out.blocks() + VECTORS - 1) / VECTORS;
+        const int groups = (blocks_out() + VECTORS - 1) / VECTORS;
         const int rows = op.out.depth * op.out.height;
         const int part = std::max(1, std::min(16, rows / (4 * machine.threads->count())));
         const int parts = (rows + part - 1) / part;
@@ -73,7 +75,7 @@ struct Direct {
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; ++v) {
             const int b = group * VECTORS + v;
-            if (b >= op.out.blocks()) continue;
+            if (b >= blocks_out()) continue;
             V values[PIXELS];
 #pragma GCC unroll 16
             for (int m = 0; m < PIXELS; ++m) values[m] = sums[m][v];
