@@ -86,6 +86,11 @@ def work_of(op: Conv, result: Shape, lanes: int, inputs: int, *, is_plain: bool)
     )
 
 
+def _parts(whole: int, size: int) -> int:
+    """Return how many parts of a size make up the whole."""
+    return -(-whole // size)
+
+
 def candidates(work: Work, *, is_strict: bool) -> list[Choice]:
     """Return what may compute a convolution, the cheapest by formula first."""
     found = [Choice("direct", v, m) for v, m in _blocks(work)]
@@ -101,7 +106,7 @@ def candidates(work: Work, *, is_strict: bool) -> list[Choice]:
 
 def _blocks(work: Work) -> list[tuple[int, int]]:
     """Return blocks that waste no whole vector more than another does."""
-    vectors = -(-work.outputs // work.lanes)
+    vectors = _parts(work.outputs, work.lanes)
     return [(v, m) for v, m in _BLOCKS[work.lanes] if v == 1 or v <= vectors]
 
 
@@ -115,10 +120,10 @@ def _tiles_of(work: Work) -> list[int]:
 def _numbers_of_tiles(work: Work, vectors: int, pixels: int, tile: int) -> list[int]:
     places = (tile + work.sides[1] - 1) ** 2
     lanes = work.lanes
-    blocks_in = -(-work.inputs // lanes)
+    blocks_in = _parts(work.inputs, lanes)
     each = 4 * places * lanes * (work.sides[0] * blocks_in + vectors)
     _, y, x = work.size
-    most = -(--(-y // tile) * -(-x // tile) // pixels) * pixels
+    most = _parts(_parts(y, tile) * _parts(x, tile), pixels) * pixels
     found = {max(pixels, min(n // each // pixels * pixels, most)) for n in _SCRATCH_BYTES}
     return sorted(found)
 
@@ -127,20 +132,23 @@ def cost(work: Work, choice: Choice) -> float:
     """Return roughly the cycles of one core that a convolution takes."""
     z, y, x = work.size
     lanes, (depth, height, width) = work.lanes, work.sides
-    groups = -(--(-work.outputs // lanes) // choice.vectors)
-    vectors = groups * choice.vectors
+    blocks_out = _parts(work.outputs, lanes)
+    vectors = _parts(blocks_out, choice.vectors) * choice.vectors
     load = 1 + 0.35 / choice.vectors + 0.5 / choice.pixels  # of operands, beside each product
     stored = z * y * x * -(-work.outputs // lanes)
-    ending = stored * (4 + 3 * work.is_residual + (1 if work.activation in ("linear", "relu") else 14))
+    ending = stored * (
+        4 + 3 * work.is_residual + (1 if work.activation in ("linear", "relu") else 14)
+    )
     if choice.kernel == "direct":
         columns = -(-x // choice.pixels) * choice.pixels
-        return z * y * columns * vectors * work.inputs * depth * height * width * load * 1.1 + ending
+        return (
+            z * y * columns * vectors * work.inputs * depth * height * width * load * 1.1 + ending
+        )
     tile, places = choice.tile, (choice.tile + height - 1) ** 2
-    number = -(-y // tile) * -(-x // tile)
-    number += (-number % choice.tiles) % choice.pixels
+    number = _parts(_parts(y, tile) * _parts(x, tile), choice.pixels) * choice.pixels
     products = z * places * number * vectors * depth * work.inputs * load
-    refilled = 0.5 * z * places * depth * work.inputs * vectors * -(-number // choice.tiles)
-    blocks_in = -(-work.inputs // lanes)
+    refilled = 0.5 * z * places * depth * work.inputs * vectors * _parts(number, choice.tiles)
+    blocks_in = _parts(work.inputs, lanes)
     transforms = z * number * places * (5.0 * blocks_in + 5.0 * vectors)
     return products + refilled + transforms + ending
 
@@ -150,8 +158,8 @@ def scratch_floats(work: Work, choice: Choice) -> int:
     if choice.kernel == "direct":
         return 0
     places = (choice.tile + work.sides[1] - 1) ** 2
-    lanes, number = work.lanes, -(-choice.tiles // choice.pixels) * choice.pixels
-    blocks_in = -(-work.inputs // lanes)
+    lanes, number = work.lanes, _parts(choice.tiles, choice.pixels) * choice.pixels
+    blocks_in = _parts(work.inputs, lanes)
     return places * (
         work.sides[0] * (number * blocks_in * lanes + 16) + number * choice.vectors * lanes + 16
     )

@@ -97,7 +97,9 @@ def _depth_parts(work: Work, choice: Choice, threads: int) -> int:
 # ------------------------------------------------------------------ transposed
 
 
-def _phases(op: TransposedConv, size: tuple[int, int, int]) -> list[list[tuple[int, int, int, int]]]:
+def _phases(
+    op: TransposedConv, size: tuple[int, int, int]
+) -> list[list[tuple[int, int, int, int]]]:
     """Return for each axis, for each phase of the result, what makes it.
 
     (first result, how many, the first tap, the place read for it by the first result): results of
@@ -118,12 +120,11 @@ def _phase_kernel(op: TransposedConv, taps: tuple[int, ...]) -> Array:
     """Return the taps of one phase, turned round: the last one reads the first voxel."""
     kernel = op.kernel
     for axis, tap in enumerate(taps):
-        every = np.arange(tap, kernel.shape[axis], op.stride[axis])[::-1] if tap >= 0 else []
-        kernel = kernel.take(every, axis)
-        if tap < 0:  # nothing reaches these: only the bias is left
-            shape = list(kernel.shape)
-            shape[axis] = 1
-            kernel = np.zeros(shape, np.float32)
+        if tap >= 0:
+            every = np.arange(tap, kernel.shape[axis], op.stride[axis])
+            kernel = kernel.take(every[::-1], axis)
+        else:  # nothing reaches these results: only the bias is left
+            kernel = np.zeros_like(kernel.take([0], axis))
     return np.ascontiguousarray(kernel)
 
 
@@ -154,9 +155,8 @@ def transposed_steps(
         z, y, x = ((b, 0) for b in before)
         conv = Conv(kernel, op.bias, padding=(z, y, x), activation=op.activation)
         shape = (kernel.shape[4], *number)
-        # Winograd's kernel can't write with gaps: the work is said to be plain, so only direct fits.
+        # Winograd's kernel can't write with gaps: as of plain work, it is not asked.
         work = work_of(conv, shape, given.buffer.lanes, given.channels, is_plain=True)
         choice = choose(work)
         found.append(step(f"{name} {first}", conv, given, part, None, work, choice))
     return found
-

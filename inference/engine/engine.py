@@ -116,7 +116,9 @@ class Engine:
             If the input has another shape than the network was compiled for.
         """
         given = self._checked(x)
-        made = [np.empty((len(given), *self._outer(name)), np.float32) for name in self.graph.outputs]
+        made = [
+            np.empty((len(given), *self._outer(name)), np.float32) for name in self.graph.outputs
+        ]
         context = self._take()
         try:
             for n in range(len(given)):
@@ -152,7 +154,9 @@ class Engine:
             self.settings.threads, program.arena_floats, program.scratch_floats
         )
         if not context:
-            raise MemoryError(f"no room for {self.working_bytes / 1e6:,.0f} MB; use smaller patches")
+            raise MemoryError(
+                f"no room for {self.working_bytes / 1e6:,.0f} MB; use smaller patches"
+            )
         return int(context)
 
     def _run(

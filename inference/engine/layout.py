@@ -1,8 +1,8 @@
 """Where the channels and voxels of every result lie in memory.
 
 A buffer is [block of channels][z][y][x][lane], with a margin of zeros in y and x as wide as any
-reader needs. Most results have a buffer of their own; those that a `Concat` joins in place are parts
-of its buffer, and so are the parts of an image that operations write or read with an offset.
+reader needs. Most results have a buffer of their own; those that a `Concat` joins in place are
+parts of its buffer, and so are the parts of an image that are written or read with an offset.
 """
 
 from __future__ import annotations

@@ -193,11 +193,17 @@ class _Lowering:
     def _(self, op: Resize, node: Node, out: Place) -> None:
         if op.kind == "nearest":
             words = f"enlarged {op.factor}"
-            self._map(node, out, op.activation, op.residual, factor=op.factor, words=words)
+            arrays = {}
+            if op.scale is not None and op.shift is not None:
+                arrays = {"weights": self._vector(op.scale, out)}
+                arrays["bias"] = self._vector(op.shift, out)
+            self._map(
+                node, out, op.activation, op.residual, factor=op.factor, arrays=arrays, words=words
+            )
             return
         given = self._inputs(node)[0]
         taps = [linear_taps(n, f) for n, f in zip(given.size, op.factor, strict=True)]
-        arrays = {
+        tables = {
             "index": np.concatenate([[*low, *high] for low, high, _ in taps]).astype(np.int32),
             "weights": np.concatenate([part for *_, part in taps]).astype(np.float32),
         }
@@ -207,7 +213,7 @@ class _Lowering:
             out,
             given,
             activation=op.activation,
-            arrays=arrays,
+            arrays=tables,
         )
         self.steps.append(step)
 

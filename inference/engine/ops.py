@@ -180,13 +180,15 @@ class Pool(Op):
 
 @dataclass(frozen=True, eq=False)
 class Resize(Op):
-    """activation(x enlarged + residual * y) by whole factors."""
+    """activation(scale * x + shift + residual * y), x being enlarged by whole factors."""
 
     factor: Triple
     kind: Literal["nearest", "linear"] = "nearest"
     """Linear resizing is that of pixels' centres: values at the rim are repeated."""
     activation: Activation = LINEAR
     residual: Array | None = None
+    scale: Array | None = None
+    shift: Array | None = None
 
     def shape(self, *inputs: Shape) -> Shape:
         """Return the shape of the result."""
@@ -221,7 +223,9 @@ class Pad(Op):
         return channels, z, y, x
 
 
-def linear_taps(size: int, factor: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+def linear_taps(
+    size: int, factor: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     """Return the two values that each enlarged one lies between, and how near to the second."""
     places = (np.arange(size * factor) + 0.5) / factor - 0.5
     low = np.floor(places)

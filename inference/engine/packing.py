@@ -1,4 +1,4 @@
-"""Weights in the order in which the kernels read them, at addresses that vectors are loaded from."""
+"""Weights in the order in which the kernels read them, on cache lines of their own."""
 
 from __future__ import annotations
 

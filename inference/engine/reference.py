@@ -154,6 +154,8 @@ def _(op: Resize, x: Sequence[Values]) -> Values:
             low, high, part = linear_taps(found.shape[axis], factor)
             part = part.astype(found.dtype).reshape([-1 if a == axis else 1 for a in range(4)])
             found = found.take(low, axis) * (1 - part) + found.take(high, axis) * part
+    if op.scale is not None and op.shift is not None:
+        found = found * op.scale + op.shift
     if op.residual is not None:
         found = found + op.residual * x[1]
     return activate(found, op.activation).astype(x[0].dtype)

@@ -40,4 +40,5 @@ def _is_nearest(node: Node) -> bool:
         and op.kind == "nearest"
         and op.activation == LINEAR
         and op.residual is None
+        and op.scale is None
     )

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from inference.engine.graph import Graph, Node
-from inference.engine.ops import LINEAR, NO_MARGINS, Array, Conv, Pad, Scale, TransposedConv
+from inference.engine.ops import LINEAR, NO_MARGINS, Array, Conv, Pad, Resize, Scale, TransposedConv
 
 
 def fold_scales(graph: Graph) -> Graph:
-    """Fold every `Scale` that follows a convolution, or comes before one where zeros allow it.
+    """Fold every `Scale` that follows a convolution or nearest resizing, or can come before one.
+
+    Before a convolution it can where zeros around the image stay zeros.
 
     A convolution that others use too, or that has an activation, keeps its scale behind it. What a
     convolution adds (`Conv.residual`) is scaled with it: its factor says so.
@@ -36,6 +38,8 @@ def _behind(graph: Graph, nodes: dict[str, Node], node: Node) -> Node | None:
     if graph.uses[before.name] > 1 or not isinstance(scale, Scale):
         return None
     op = before.op
+    if isinstance(op, Resize):
+        return _behind_resize(op, before, node)
     if not isinstance(op, Conv | TransposedConv) or op.activation != LINEAR:
         return None
     folded = replace(
@@ -46,6 +50,23 @@ def _behind(graph: Graph, nodes: dict[str, Node], node: Node) -> Node | None:
     )
     if isinstance(folded, Conv) and folded.residual is not None:
         folded = replace(folded, residual=_product(folded.residual, scale.scale))
+    return Node(node.name, folded, before.inputs)
+
+
+def _behind_resize(op: Resize, before: Node, node: Node) -> Node | None:
+    """Return a nearest resizing that scales its sum; it does so for nothing."""
+    scale = node.op
+    assert isinstance(scale, Scale)
+    if op.kind != "nearest" or op.activation != LINEAR or op.scale is not None:
+        return None
+    factor = None if op.residual is None else _product(op.residual, scale.scale)
+    folded = replace(
+        op,
+        scale=scale.scale,
+        shift=scale.shift,
+        residual=factor,
+        activation=scale.activation,
+    )
     return Node(node.name, folded, before.inputs)
 
 

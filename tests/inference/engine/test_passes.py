@@ -71,7 +71,7 @@ def residual_net():
     large = net.builder.add("large", Resize((1, 2, 2)), small)
     large = net.conv(large, 5, side=1, name="thin")
     x = net.builder.add("cut", Crop(((0, 0), (0, 0), (0, 1))), x)
-    x = net.elu(net.add(large, x))
+    x = net.elu(net.scale(net.add(large, x)))
     joined = net.builder.add("joined", Concat(), x, net.elu(net.conv(x, 6)))
     return net.graph(net.conv(joined, 4))
 
