@@ -85,11 +85,6 @@ def drawn(model, seed=0):
     return model
 
 
-def sample(shape, seed=0):
-    """Return an input (batch of 1) of values between -1 and 1."""
-    return np.random.default_rng(seed).uniform(-1, 1, (1, *shape)).astype(np.float32)
-
-
 class _Parts:
     """Layers of one kind of activation and normalisation."""
 

@@ -19,10 +19,10 @@ from tests.engine_networks import (
     TWELVE,
     build,
     drawn,
-    sample,
     unet_2d,
 )
 from tests.inference.engine.layers import FLAT, SOLID, model_of
+from tests.inference.engine.samples import sample
 
 
 def _check(model, shape, tolerance=2e-5):
