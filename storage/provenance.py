@@ -21,9 +21,9 @@ PACKAGES = ("alignment", "inference", "storage")
 NOT_RESULTS = (
     "alignment/cli.py", "alignment/commands/", "alignment/driving/", "alignment/errands/",
     "alignment/learning/", "alignment/planning/", "alignment/platform/", "alignment/predicting/",
-    "alignment/recipes/", "alignment/verbs/", "inference/correlogram.py", "inference/native/build.py",
-    "inference/native/builder.py", "inference/ncc_layer.py", "inference/nccnet_training.py",
-    "inference/pair_samples.py", "inference/tf_ncc.py",
+    "alignment/recipes/", "alignment/verbs/", "inference/correlogram.py",
+    "inference/native/build.py", "inference/native/builder.py", "inference/ncc_layer.py",
+    "inference/nccnet_training.py", "inference/pair_samples.py", "inference/tf_ncc.py",
 )  # fmt: skip
 """What lies in these packages and computes none: a better help text must not start a new run."""
 
