@@ -10,27 +10,29 @@ BACKSTOP := -o faulthandler_timeout=720 -o faulthandler_exit_on_timeout=true
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test test-all check format bench bench-match bench-ncc bench-plan bench-relax bench-render bench-runner bench-storage bench-update accuracy chaos faults up down lock clean
+.PHONY: help install demo test test-all check format bench bench-engine bench-match bench-ncc bench-plan bench-relax bench-render bench-runner bench-storage bench-update accuracy chaos faults up down lock clean
 
 help:
 	@echo "make demo [DATA=path] [SET=stage.name=value]  align sample sections (or your own) end to end, and show where the result is"
 	@echo "make test              the tests; make test-all adds the slow ones"
 	@echo "make check             ruff, mypy, import-linter, codespell;  make format  mends what it can"
-	@echo "make bench             the benchmarks;  make bench-match, bench-ncc, bench-relax, bench-render, bench-runner, bench-storage  the tables of docs/performance.md;  make bench-plan  the rates of petalign plan and the tables of docs/scale.md;  make bench-update  that of docs/reprocessing.md"
+	@echo "make bench             the benchmarks;  make bench-engine, bench-match, bench-ncc, bench-relax, bench-render, bench-runner, bench-storage  the tables of docs/performance.md;  make bench-plan  the rates of petalign plan and the tables of docs/scale.md;  make bench-update  that of docs/reprocessing.md"
 	@echo "make accuracy          the tables of docs/accuracy.md;  make faults, make chaos  those of docs/reliability.md;  make up | down  the embedded platform"
 
-KERNEL := $(wildcard alignment/native/*.cpp alignment/native/*.hpp) alignment/native/build.py
+KERNEL := $(wildcard alignment/native/*.cpp alignment/native/*.hpp inference/native/*.cpp inference/native/*.hpp) \
+    alignment/native/build.py inference/native/builder.py
 
 install: $(VENV)/.kernel
 
 # Installed only where there is no C++ compiler: 0.4 GB, so not part of requirements.lock.
 ZIG := ziglang==0.17.1
 
-# The compiled kernel. Without a C++ compiler, the one that the ziglang wheel holds.
+# The compiled kernels. Without a C++ compiler, the one that the ziglang wheel holds.
 $(VENV)/.kernel: $(STAMP) $(KERNEL)
 	@command -v "$${CXX:-c++}" >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || command -v clang++ >/dev/null 2>&1 \
 	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$(ZIG)"
 	@$(BIN)/python -m alignment.native.build
+	@$(BIN)/python -m inference.native.build
 	@touch $@
 
 $(STAMP): requirements.lock pyproject.toml .ci/find-python
@@ -63,6 +65,9 @@ format: install
 
 bench: install
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+bench-engine: install
+	@$(BIN)/python -m tests.benchmarks.engine.table --write
 
 bench-match: install
 	@$(BIN)/python -m tests.benchmarks.match.table
@@ -111,4 +116,4 @@ lock: install
 	    --no-emit-index-url --quiet --output-file requirements.lock
 
 clean:
-	@rm -rf $(VENV) alignment/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) alignment/native/*.so inference/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,7 +18,7 @@ from inference.model_file import read_model
 from inference.nccnet import halo_px
 from inference.tiling import TILE_PX, predict_tiled
 
-Backend = Literal["keras", "openvino"]
+Backend = Literal["keras", "openvino", "engine"]
 
 STEP = 1 / 256
 """Features are whole multiples of this, so that float16 stores them without loss."""
@@ -109,6 +109,10 @@ def predictor_of(backend: Backend) -> Callable[[Network], Predict]:
         from inference.backends import by_openvino
 
         return by_openvino.predictor
+    if backend == "engine":
+        from inference.backends import by_engine
+
+        return by_engine.predictor
     from inference.backends import by_keras
 
     return by_keras.predictor

@@ -21,7 +21,8 @@ PACKAGES = ("alignment", "inference", "storage")
 NOT_RESULTS = (
     "alignment/cli.py", "alignment/commands/", "alignment/driving/", "alignment/errands/",
     "alignment/learning/", "alignment/planning/", "alignment/platform/", "alignment/predicting/",
-    "alignment/recipes/", "alignment/verbs/", "inference/correlogram.py", "inference/ncc_layer.py",
+    "alignment/recipes/", "alignment/verbs/", "inference/correlogram.py",
+    "inference/native/build.py", "inference/native/builder.py", "inference/ncc_layer.py",
     "inference/nccnet_training.py", "inference/pair_samples.py", "inference/tf_ncc.py",
     "inference/training_files.py",
 )  # fmt: skip

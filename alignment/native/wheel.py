@@ -1,4 +1,4 @@
-"""Put the compiled kernel into the wheel: a hook of hatchling, run by ``pip wheel``."""
+"""Put the compiled kernels into the wheel: a hook of hatchling, run by ``pip wheel``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from packaging.tags import sys_tags
 
 
 class KernelHook(BuildHookInterface):  # type: ignore[misc]
-    """Compiles the kernel beside its sources and marks the wheel as made for this platform."""
+    """Compiles the kernels beside their sources and marks the wheel as made for this platform."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the libraries; an editable installation finds those that `make install` makes."""
@@ -21,11 +21,14 @@ class KernelHook(BuildHookInterface):  # type: ignore[misc]
         try:
             from alignment.native import library_path
             from alignment.native.build import build, isas
+            from inference.native import SOURCES
+            from inference.native.builder import build as build_engine
         finally:
             sys.path.remove(self.root)
-        if not build():
-            return  # a wheel for every platform, which cannot relax
+        if not build() or not build_engine(SOURCES):
+            return  # a wheel for every platform, which cannot relax, nor run the engine
         root = Path(self.root)
-        build_data["artifacts"] += [library_path(i).relative_to(root).as_posix() for i in isas()]
+        made = [where(isa) for where in (library_path, SOURCES.library) for isa in isas()]
+        build_data["artifacts"] += [path.relative_to(root).as_posix() for path in made]
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{next(iter(sys_tags())).platform}"

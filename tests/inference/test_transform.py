@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from alignment.ncc import FeatureImage, find_matches
+from inference.backends.by_engine import predictor as by_engine
 from inference.backends.by_openvino import predictor as by_openvino
 from inference.errors import BackendError, ModelError, ShapeError
 from inference.model_file import write_model
@@ -128,6 +129,31 @@ def test_openvino_computes_what_keras_does(widths):
         np.testing.assert_allclose(ours(image), theirs(image), rtol=0, atol=1e-5)
     with pytest.raises(ShapeError, match="multiples of 4") if len(widths) > 1 else nullcontext():
         ours(grey((15, 16)))
+
+
+@pytest.mark.parametrize("widths", [(3,), (3, 4, 5)])
+def test_the_engine_computes_what_keras_does(widths):
+    pytest.importorskip("tensorflow", reason="the extra `train` is not installed")
+    from inference.backends import by_keras
+
+    network = drawn(widths, 2, grey_zero=100.0, grey_unit=60.0)
+    ours, theirs = by_engine(network), by_keras.predictor(network)
+    for size in ((16, 24), (40, 12), (100, 132)):
+        image = grey(size)
+        np.testing.assert_allclose(ours(image), theirs(image), rtol=0, atol=1e-5)
+    with pytest.raises(ShapeError, match="multiples of 4") if len(widths) > 1 else nullcontext():
+        ours(grey((15, 16)))
+
+
+def test_a_file_becomes_a_transform_of_the_engine(tmp_path):
+    path = tmp_path / "net.safetensors"
+    network = drawn(WIDTHS)
+    write_model(path, network)
+    image, valid = _section((60, 50))
+    found = load_transform(path, backend="engine")(image, valid)
+    assert found[valid].std() == pytest.approx(1, abs=0.02)
+    by_keras = NetworkTransform(network, _keras()[1])(image, valid)
+    assert abs(found - by_keras).max() <= STEP
 
 
 @pytest.mark.parametrize("shift", [(8, -4), (3, 5)])

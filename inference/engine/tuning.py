@@ -1,0 +1,187 @@
+"""Choose kernels by measuring them, once for each machine and each kind of convolution.
+
+What was measured is kept in a folder, one small file for each convolution, named by a digest of all
+that it depends on. Files appear whole or not at all; one that is damaged, or says something else
+than its name, is measured again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import logging
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inference.engine.choices import Choice, Work, cost
+from inference.engine.graph import Graph, Node
+from inference.engine.lowering import lower
+from inference.engine.ops import Activation, Conv, Input, Kind
+from inference.engine.program import Program, assemble
+from inference.native import SOURCES
+from inference.native.structures import Kind as Step
+
+_MOST = 6  # candidates that are measured
+_WORSE = 2.0  # by the formula, than its best: not measured
+_FLOPS = 1.5e9  # of a measurement: a part of a larger image
+_ROUNDS = 3
+
+_log = logging.getLogger(__name__)
+
+
+class Tuner:
+    """Measures the kernels of one width of vectors, and remembers."""
+
+    def __init__(self, isa: str, library: ctypes.CDLL, folder: Path | None) -> None:
+        self.isa, self.library = isa, library
+        self.folder = folder or Path.home() / ".cache" / "petalign" / "engine"
+        self.measured = 0
+        """How many convolutions had to be measured."""
+        self._known: dict[Work, Choice] = {}
+
+    def best(self, work: Work, possible: Sequence[Choice]) -> Choice:
+        """Return the fastest way to compute a convolution; `possible` begins with the likeliest."""
+        if work.is_plain or len(possible) == 1:
+            return possible[0]
+        if work not in self._known:
+            self._known[work] = self._read(work, possible) or self._measured(work, possible)
+        return self._known[work]
+
+    def _measured(self, work: Work, possible: Sequence[Choice]) -> Choice:
+        self.measured += 1
+        limit = _WORSE * cost(work, possible[0])
+        tried = [choice for choice in possible[:_MOST] if cost(work, choice) <= limit]
+        seconds = [self.seconds(work, choice) for choice in tried]
+        best = tried[int(np.argmin(seconds))]
+        self._write(work, best, min(seconds))
+        return best
+
+    def seconds(self, work: Work, choice: Choice) -> float:
+        """Return the processor time of a convolution, computed on a part of its image."""
+        part = _part(work)
+        program = _program(part, choice)
+        index = next(n for n, op in enumerate(program.ops) if op.kind in _CONVOLUTIONS)
+        library = self.library
+        context = library.petalign_engine_open(1, program.arena_floats, program.scratch_floats)
+        if not context:
+            raise MemoryError(f"no room to measure {choice.in_words()}")
+        try:
+            arrays = _arrays(program)
+            addresses = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
+            library.petalign_engine_run(context, program.ops, len(program.ops), addresses, None)
+            op = ctypes.pointer(program.ops[index])
+            times = []
+            for _ in range(_ROUNDS):
+                start = time.thread_time()
+                library.petalign_engine_run(context, op, 1, addresses, None)
+                times.append(time.thread_time() - start)
+        finally:
+            library.petalign_engine_close(context)
+        return min(times) * work.flops / part.flops
+
+    # ------------------------------------------------------------------ the folder
+
+    def _signature(self, work: Work) -> dict[str, Any]:
+        return {
+            "kernels": SOURCES.digest(),
+            "isa": self.isa,
+            "machine": _machine(),
+            "work": json.loads(json.dumps(asdict(work))),
+        }
+
+    def _path(self, signature: dict[str, Any]) -> Path:
+        text = json.dumps(signature, sort_keys=True)
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+    def _read(self, work: Work, possible: Sequence[Choice]) -> Choice | None:
+        signature = self._signature(work)
+        try:
+            found = json.loads(self._path(signature).read_text(encoding="utf-8"))
+            choice = Choice(**found["choice"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return choice if found.get("of") == signature and choice in possible else None
+
+    def _write(self, work: Work, choice: Choice, seconds: float) -> None:
+        signature = self._signature(work)
+        text = json.dumps({"of": signature, "choice": choice.as_json(), "seconds": seconds})
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(name).replace(self._path(signature))
+        except OSError as error:
+            _log.info("what was measured is not kept: %s", error)
+
+
+_CONVOLUTIONS = (Step.DIRECT, Step.WINOGRAD)
+
+
+@cache
+def _machine() -> str:
+    """Return what tells kinds of processors apart."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = ("vendor_id", "cpu family", "model", "model name", "cache size", "CPU part")
+    fields = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
+    kept = {name.strip(): value.strip() for name, value in fields.items()}
+    return "; ".join(f"{name} {kept[name]}" for name in names if name in kept)
+
+
+def _part(work: Work) -> Work:
+    """Return a smaller image that shows what the whole one costs."""
+    z, y, x = work.size
+    deep = min(z, work.sides[0] + 3)
+    part = replace(work, size=(deep, y, x))
+    rows = max(int(y * _FLOPS / max(part.flops, 1)), 16)
+    return replace(part, size=(deep, min(y, rows), x))
+
+
+def _program(work: Work, choice: Choice) -> Program:
+    """Return the program of a convolution alone."""
+    sides, stride = work.sides, work.stride
+    kernel = np.zeros((*sides, work.inputs, work.outputs), np.float32)
+    kernel[...] = np.random.default_rng(0).normal(size=work.outputs) / kernel[..., 0].size
+    bias = np.zeros(work.outputs, np.float32)
+    z, y, x = (((k - 1) // 2, k // 2) for k in sides)
+    kind: Kind = work.activation  # type: ignore[assignment]
+    op = Conv(
+        kernel,
+        bias,
+        stride,
+        (z, y, x),
+        Activation(kind, 1.0),
+        np.ones_like(bias) if work.is_residual else None,
+    )
+    z0, y0, x0 = ((n - 1) * s + 1 for n, s in zip(work.size, stride, strict=True))
+    nodes = [Node("given", Input((work.inputs, z0, y0, x0)))]
+    if work.is_residual:
+        nodes.append(Node("more", Input((work.outputs, *work.size))))
+    names = tuple(node.name for node in nodes)
+    nodes.append(Node("made", op, names))
+    lowered = lower(Graph(tuple(nodes), ("made", "made")), work.lanes, lambda _: choice)
+    return assemble(lowered.steps, is_shared=False)
+
+
+def _arrays(program: Program) -> list[np.ndarray[Any, Any]]:
+    random = np.random.default_rng(1)
+    arrays = []
+    for op in program.ops:
+        for tensor in (op.input, op.output):
+            if tensor.external >= 0:
+                size = tensor.depth * tensor.height * tensor.width * tensor.channels
+                arrays.append((tensor.external, random.normal(size=size).astype(np.float32)))
+    return [array for _, array in sorted(arrays, key=lambda pair: pair[0])]

@@ -1,0 +1,205 @@
+// Convolution by Winograd's minimal filtering in (y, x); taps along z are summed while transformed.
+//
+// A piece of work is a number of tiles of every slice of a part of z. The transforms of the last few
+// slices are kept in a ring, so that each slice is transformed once. Transformed inputs are
+// [slice][place][block of tiles][channel block][tile][lane], so that the innermost loop is that of
+// the direct convolution; weights are [group][place][z][channel in][channel out of group].
+
+#include "blocks.hpp"
+#include "transforms.hpp"
+
+namespace petalign {
+namespace PETALIGN_ISA {
+namespace {
+
+constexpr int kApart = 16;  // keeps the places of a transform from falling onto the same cache sets
+
+template <class T>
+struct Winograd {
+    static constexpr int M = T::M, N = T::N;
+
+    const Op& op;
+    const Machine& machine;
+
+    template <int VECTORS, int TILES>
+    void run() {
+        const int across = (op.out.width + M - 1) / M, down = (op.out.height + M - 1) / M;
+        const int pieces = (across * down + op.tiles - 1) / op.tiles;
+        machine.threads->over(pieces * op.depth_parts, [&](int piece, int thread) {
+            Piece<VECTORS, TILES> work{op, machine, across};
+            work.first = piece / op.depth_parts * op.tiles;
+            work.count = std::min(op.tiles, across * down - work.first);
+            work.transformed = machine.scratch[thread];
+            const int part = piece % op.depth_parts;
+            work.run(op.out.depth * part / op.depth_parts,
+                     op.out.depth * (part + 1) / op.depth_parts);
+        });
+    }
+
+    // Some tiles through all slices of a part.
+    template <int VECTORS, int TILES>
+    struct Piece {
+        const Op& op;
+        const Machine& machine;
+        const int across;
+        int first, count;
+        float* transformed;
+        float* products;
+        int64_t place, slot, product_place;
+        int blocks_of_tiles;
+
+        void run(int from, int to) {
+            const int depth = op.sides[0];
+            blocks_of_tiles = (count + TILES - 1) / TILES;
+            place = int64_t(blocks_of_tiles) * op.in.blocks() * TILES * L + kApart;
+            slot = N * N * place;
+            products = transformed + depth * slot;
+            product_place = int64_t(blocks_of_tiles) * VECTORS * TILES * L + kApart;
+            const int groups = (op.out.blocks() + VECTORS - 1) / VECTORS;
+            for (int z = from - op.before[0]; z < from - op.before[0] + depth - 1; ++z)
+                transform_slice(z);
+            for (int z = from; z < to; ++z) {
+                transform_slice(z - op.before[0] + depth - 1);
+                for (int group = 0; group < groups; ++group) {
+                    multiply(z, group);
+                    finish_slice(z, group);
+                }
+            }
+        }
+
+        void transform_slice(int z) {
+            if (z < 0 || z >= op.in.depth) return;
+            float* to = transformed + z % op.sides[0] * slot;
+            const float* in = machine.base(op.in);
+            for (int t = 0; t < count; ++t) {
+                const int y = (first + t) / across * M, x = (first + t) % across * M;
+                float* tile = to + (int64_t(t / TILES) * op.in.blocks() * TILES + t % TILES) * L;
+                for (int b = 0; b < op.in.blocks(); ++b)
+                    transform(in + op.in.at(b, z, y - op.before[1], x - op.before[2]),
+                              tile + int64_t(b) * TILES * L);
+            }
+        }
+
+        PETALIGN_INLINE void transform(const float* p, float* to) {
+            V rows[N][N];
+#pragma GCC unroll 8
+            for (int j = 0; j < N; ++j) {
+                V d[N], o[N];
+#pragma GCC unroll 8
+                for (int i = 0; i < N; ++i) d[i] = load(p + i * op.in.row + j * L);
+                T::input(d, o);
+#pragma GCC unroll 8
+                for (int i = 0; i < N; ++i) rows[i][j] = o[i];
+            }
+#pragma GCC unroll 8
+            for (int i = 0; i < N; ++i) {
+                V o[N];
+                T::input(rows[i], o);
+#pragma GCC unroll 8
+                for (int j = 0; j < N; ++j) store(to + (i * N + j) * place, o[j]);
+            }
+        }
+
+        void multiply(int z, int group) {
+            const int depth = op.sides[0], start = z - op.before[0];
+            const int k0 = std::max(0, -start), k1 = std::min(depth, op.in.depth - start);
+            const int64_t slice = int64_t(op.in.channels) * VECTORS * L;
+            const float* weights = op.weights + group * N * N * depth * slice;
+            for (int n = 0; n < N * N; ++n)
+                for (int t = 0; t < blocks_of_tiles; ++t) {
+                    V sums[TILES][VECTORS];
+#pragma GCC unroll 16
+                    for (int m = 0; m < TILES; ++m)
+#pragma GCC unroll 8
+                        for (int v = 0; v < VECTORS; ++v) sums[m][v] = V{};
+                    const float* w = weights + (n * depth + k0) * slice;
+                    for (int k = k0; k < k1; ++k) {
+                        const float* p = transformed + (start + k) % depth * slot + n * place +
+                                         int64_t(t) * op.in.blocks() * TILES * L;
+                        for (int c = 0; c < op.in.channels; c += L, p += TILES * L) {
+                            const int some = std::min(L, op.in.channels - c);
+                            accumulate<VECTORS, TILES>(sums, p, w, some, L);
+                            w += some * VECTORS * L;
+                        }
+                    }
+                    float* to = products + n * product_place + int64_t(t) * VECTORS * TILES * L;
+#pragma GCC unroll 16
+                    for (int m = 0; m < TILES; ++m)
+#pragma GCC unroll 8
+                        for (int v = 0; v < VECTORS; ++v) store(to + (v * TILES + m) * L, sums[m][v]);
+                }
+        }
+
+        void finish_slice(int z, int group) {
+            for (int t = 0; t < count; ++t) {
+                const int y = (first + t) / across * M, x = (first + t) % across * M;
+                const float* tile =
+                    products + (int64_t(t / TILES) * VECTORS * TILES + t % TILES) * L;
+                for (int v = 0; v < VECTORS && group * VECTORS + v < op.out.blocks(); ++v)
+                    finish(tile + v * TILES * L, group * VECTORS + v, z, y, x);
+            }
+        }
+
+        PETALIGN_INLINE void finish(const float* p, int b, int z, int y, int x) {
+            V rows[M][N];
+#pragma GCC unroll 8
+            for (int j = 0; j < N; ++j) {
+                V m[N], o[M];
+#pragma GCC unroll 8
+                for (int i = 0; i < N; ++i) m[i] = load(p + (i * N + j) * product_place);
+                T::output(m, o);
+#pragma GCC unroll 8
+                for (int i = 0; i < M; ++i) rows[i][j] = o[i];
+            }
+            const int width = std::min(M, op.out.width - x), height = std::min(M, op.out.height - y);
+            const V bias = load(op.bias + b * L);
+            float* to = machine.base(op.out) + op.out.at(b, z, y, x);
+            if (width == M && height == M)
+                finish_rows<true>(rows, b, z, y, x, bias, to, M, M);
+            else
+                finish_rows<false>(rows, b, z, y, x, bias, to, height, width);
+        }
+
+        template <bool IS_WHOLE>
+        PETALIGN_INLINE void finish_rows(const V (&rows)[M][N], int b, int z, int y, int x, V bias,
+                                         float* to, int height, int width) {
+            const float* r = op.has_residual
+                                 ? machine.base(op.residual) + op.residual.at(b, z, y, x)
+                                 : nullptr;
+            const V factor = r ? load(op.factor + b * L) : V{};
+#pragma GCC unroll 8
+            for (int i = 0; i < M; ++i) {
+                if (!IS_WHOLE && i >= height) continue;
+                V values[M];
+                T::output(rows[i], values);
+#pragma GCC unroll 8
+                for (int j = 0; j < M; ++j) values[j] += bias;
+                if (r)
+#pragma GCC unroll 8
+                    for (int j = 0; j < M; ++j)
+                        if (IS_WHOLE || j < width)
+                            values[j] += factor * load(r + i * op.residual.row + j * L);
+                activate(values, op.activation, op.alpha);
+#pragma GCC unroll 8
+                for (int j = 0; j < M; ++j)
+                    if (IS_WHOLE || j < width) store(to + i * op.out.row + j * L, values[j]);
+            }
+        }
+    };
+};
+
+}  // namespace
+
+void run_winograd(const Op& op, const Machine& machine) {
+    if (op.tile == 4 && op.sides[1] == 3)
+        with_block(op.vectors, op.pixels, Winograd<Transform<4, 3>>{op, machine});
+    else if (op.tile == 2 && op.sides[1] == 3)
+        with_block(op.vectors, op.pixels, Winograd<Transform<2, 3>>{op, machine});
+    else if (op.tile == 4 && op.sides[1] == 5)
+        with_block(op.vectors, op.pixels, Winograd<Transform<4, 5>>{op, machine});
+    else
+        __builtin_trap();  // Python chose a transform that isn't compiled
+}
+
+}  // namespace PETALIGN_ISA
+}  // namespace petalign
