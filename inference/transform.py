@@ -88,7 +88,7 @@ def standardised(output: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArr
 
 @cache
 def load_transform(
-    path: Path, *, sha256: str | None = None, backend: Backend = "keras"
+    path: Path, *, sha256: str | None = None, backend: Backend = "engine"
 ) -> NetworkTransform:
     """Return the transform of a model's file; read and compiled once in a process.
 

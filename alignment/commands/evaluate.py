@@ -23,6 +23,7 @@ from alignment.learning.stacks import open_stack
 from alignment.learning.ways import band_pass, raw, tuned_band
 from inference.errors import BackendError, ModelError
 from inference.model import FeatureTransform
+from inference.transform import load_transform
 
 TUNING_MATCHES = 2000
 """A point of the band's grid; 42 points."""
@@ -100,18 +101,14 @@ def compare_ways(
 
 
 def _network(path: Path) -> FeatureTransform:
-    from inference.transform import load_transform
-
     try:
         return load_transform(path)
     except ModelError as error:
         raise DataError(str(error)) from None
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; make one: petalign train nccnet") from None
-    except (BackendError, ImportError) as error:
-        raise ConfigError(
-            f"a network needs TensorFlow ({error}); add it: pip install 'petalign[train]'"
-        ) from None
+    except BackendError as error:
+        raise ConfigError(str(error)) from None
 
 
 def print_rows(rows: Sequence[Row], about: dict[str, Any], *, as_json: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from alignment.stages import inputs
 from alignment.stages.units import Phase, Record, Ref, Section
 from inference.errors import BackendError
 from inference.model import FeatureTransform
+from inference.transform import NetworkTransform, predictor_of
 from storage.volume import create_array, open_array
 
 
@@ -30,17 +30,11 @@ def _network(run: Run) -> FeatureTransform:
 @lru_cache(maxsize=1)
 def _loaded(uri: str, sha256: str) -> FeatureTransform:
     """Compile a network once in a process."""
-    from inference.transform import NetworkTransform, predictor_of  # TensorFlow takes seconds
-
-    try:
-        predict = predictor_of("keras")
-    except (ImportError, BackendError) as error:
-        raise ConfigError(
-            f"features.kind=nccnet needs TensorFlow on every worker ({error}); add it: "
-            "pip install 'petalign[train]'"
-        ) from None
     network = feature_network(uri, sha256)
-    return NetworkTransform(network, predict(network))
+    try:
+        return NetworkTransform(network, predictor_of("engine")(network))
+    except BackendError as error:
+        raise ConfigError(f"features.kind=nccnet runs by the engine: {error}") from None
 
 
 KINDS: dict[str, Callable[[Run], FeatureTransform]] = {"bandpass": _band_pass, "nccnet": _network}
@@ -69,20 +63,10 @@ def phases(run: Run) -> Iterator[Phase]:
 
 
 def reads_section(unit: Section, *, run_uri: str) -> list[Ref | str]:
-    """Return the section and its valid part, and the network with what runs it."""
+    """Return the section and its valid part, and the network."""
     seen: list[Ref | str] = [inputs.ingested(unit.z), inputs.masked(unit.z)]
     network = load(run_uri).attachments.get("features")
-    if network is None:
-        return seen
-    runs_it = [f"{name} {_version(name)}" for name in ("keras", "tensorflow", "tensorflow-cpu")]
-    return [*seen, f"network {network}", *runs_it]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
+    return seen if network is None else [*seen, f"network {network}"]
 
 
 def normalise_section(unit: Section, *, run_uri: str, mip: int) -> Record:
