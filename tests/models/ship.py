@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder / "training"
     content = (folder / MODEL).read_bytes()
+    SHIPPED.parent.mkdir(exist_ok=True)
     CARD.write_text(card(folder, content), encoding="utf-8")
     SHIPPED.write_bytes(content)
     print(f"wrote {SHIPPED} and {CARD}")

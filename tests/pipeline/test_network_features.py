@@ -1,15 +1,15 @@
 """A network makes the features of a run, frozen by its content."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 
+from alignment.attachments import feature_network
 from alignment.errors import ConfigError, DataError
 from alignment.runs import load, prepare
 from alignment.stages import ORDER, inputs, run_stage
 from alignment.updates import changed_settings
 from inference.model_file import digest, encode
+from inference.shipped import SHIPPED
 from storage.store import read_json
 from storage.volume import open_array
 from tests.inference.networks import drawn
@@ -28,7 +28,6 @@ def config(path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 def test_a_run_matches_by_what_its_network_makes(phantom, cluster, tmp_path, model):
     run_uri = prepare(phantom, (tmp_path / "out.zarr").as_uri(), config(model))
     run = load(run_uri)
@@ -49,8 +48,6 @@ def test_a_network_that_was_changed_is_another_setting_and_not_used(phantom, tmp
     second = prepare(phantom, (tmp_path / "b.zarr").as_uri(), config(model))
     before, now = (read_json(f"{uri}/run.json") for uri in (first, second))
     assert changed_settings(before, now) == ("features.model",)
-    from alignment.attachments import feature_network
-
     with pytest.raises(DataError, match="was changed since the run was made"):
         feature_network(model.as_uri(), before["features"])
 
@@ -63,7 +60,19 @@ def test_what_is_no_network_is_refused_before_anything_is_written(phantom, tmp_p
     model.write_bytes(encode(drawn(widths=(4,), channels=2)))
     with pytest.raises(DataError, match="makes 2 images, and matching takes one"):
         prepare(phantom, volume.as_uri(), config(model))
-    for features in ({"kind": "nccnet"}, {"model": model.as_uri()}):
-        with pytest.raises(ConfigError, match="nccnet needs a model"):
-            prepare(phantom, volume.as_uri(), {**CONFIG, "features": features})
+    with pytest.raises(ConfigError, match="set kind=nccnet to match by the network"):
+        prepare(phantom, volume.as_uri(), {**CONFIG, "features": {"model": model.as_uri()}})
     assert not volume.exists()
+
+
+def test_the_shipped_network_is_taken_where_none_is_named(phantom, tmp_path):
+    run_uri = prepare(
+        phantom, (tmp_path / "out.zarr").as_uri(), {**CONFIG, "features": {"kind": "nccnet"}}
+    )
+    frozen = load(run_uri).attachments["features"]
+    assert frozen == digest(SHIPPED.read_bytes())
+    assert feature_network("", frozen).config.channels == 1
+    with pytest.raises(
+        DataError, match=r"the shipped network nccnet-small\.safetensors was changed"
+    ):
+        feature_network("", "0" * 64)
