@@ -3,9 +3,9 @@
 >>> import numpy as np
 >>> from inference.engine.builder import Builder
 >>> from inference.engine.ops import Activate, Activation
->>> builder = Builder()
+>>> builder = Builder(is_flat=True)
 >>> x = builder.input("grey", (1, 1, 2, 3))  # channels, z, y, x
->>> graph = builder.graph([builder.add("positive", Activate(Activation("relu")), x)], is_flat=True)
+>>> graph = builder.graph([builder.add("positive", Activate(Activation("relu")), x)])
 >>> engine = compile(graph)
 >>> engine(np.array([-1, 2, -3, 4, 5, 6], np.float32).reshape(1, 2, 3, 1)).ravel()
 array([0., 2., 0., 4., 5., 6.], dtype=float32)

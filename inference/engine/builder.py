@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,9 +30,15 @@ class Builder:
     """Collects nodes; a result is known by its node's name.
 
     Zeros around an image, and activations, become nodes of their own: passes fuse them.
+
+    Parameters
+    ----------
+    is_flat : bool
+        Whether the network is one of images (y, x, channel), without z.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_flat: bool = False) -> None:
+        self.is_flat = is_flat
         self._nodes: dict[str, Node] = {}
         self._shapes: dict[str, Shape] = {}
 
@@ -102,10 +107,10 @@ class Builder:
             return self.same(x, sides, stride)
         return NO_MARGINS if isinstance(padding, str) else padding
 
-    def graph(self, outputs: Sequence[str], *, is_flat: bool = False) -> Graph:
-        """Return what was written."""
-        whole = Graph(tuple(self._nodes.values()), tuple(outputs))
-        return replace(whole.with_nodes(self._nodes.values()), is_flat=is_flat)
+    def graph(self, outputs: Sequence[str]) -> Graph:
+        """Return what was written, without what no output needs."""
+        nodes = tuple(self._nodes.values())
+        return Graph(nodes, tuple(outputs), is_flat=self.is_flat).with_nodes(nodes)
 
 
 def _float32(values: ArrayLike) -> Array:

@@ -16,7 +16,7 @@ from inference import native
 from inference.engine import passes as passes_
 from inference.engine.choices import Choice, Work, candidates
 from inference.engine.graph import Graph
-from inference.engine.lowering import lower
+from inference.engine.lowering import Lowered, lower
 from inference.engine.passes import Passes
 from inference.engine.program import Program, assemble
 from inference.engine.tuning import Tuner
@@ -36,7 +36,7 @@ class Settings:
     strict: bool = False
     """Only direct sums, whose rounding is that of other libraries."""
     tuning: bool = True
-    """Whether kernels are chosen by measuring; else by a formula."""
+    """Whether kernels, and with isa="auto" vectors, are chosen by measuring; else by a formula."""
     cache: Path | None = None
     """Folder of what was measured; None: ``~/.cache/petalign/engine``."""
 
@@ -86,24 +86,33 @@ class Engine:
             raise ConfigError(f"precision {settings.precision!r} is not known; it is 'float32'")
         if settings.threads < 1:
             raise ConfigError(f"threads={settings.threads}: at least one is needed")
-        self.isa, self._library = _library(settings.isa)
-        lanes = int(self._library.petalign_engine_lanes())
         self.graph = passes_.apply(graph, settings.passes)
-        lowered = lower(self.graph, lanes, self._chooser(), threads=settings.threads)
+        self.isa, self._library, lowered = self._lowered()
         is_shared = "memory" in passes_.chosen(settings.passes)
         self.program: Program = assemble(lowered.steps, is_shared=is_shared)
         self.choices = lowered.choices
         self._contexts: list[int] = []
         self._lock = threading.Lock()
 
-    def _chooser(self) -> Any:
-        tuner = Tuner(self.isa, self._library, self.settings.cache)
+    def _lowered(self) -> tuple[str, ctypes.CDLL, Lowered]:
+        """Choose all kernels, by measuring for every width of vectors that may be the fastest.
 
-        def choose(work: Work) -> Choice:
-            possible = candidates(work, is_strict=self.settings.strict)
-            return tuner.best(work, possible) if self.settings.tuning else possible[0]
+        Wide vectors waste lanes on few channels, and on some processors take twice as long.
+        """
+        settings, found = self.settings, []
+        for isa in _isas(settings.isa, is_tuned=settings.tuning):
+            library = _library(isa)
+            tuner = Tuner(isa, library, settings.cache)
 
-        return choose
+            def choose(work: Work, tuner: Tuner = tuner) -> Choice:
+                possible = candidates(work, is_strict=settings.strict)
+                return tuner.best(work, possible) if settings.tuning else possible[0]
+
+            lanes = int(library.petalign_engine_lanes())
+            lowered = lower(self.graph, lanes, choose, threads=settings.threads)
+            found.append((tuner.total_s, isa, library, lowered))
+        _, isa, library, lowered = min(found, key=lambda one: one[0])
+        return isa, library, lowered
 
     # ------------------------------------------------------------------ running
 
@@ -200,12 +209,21 @@ class Engine:
         return list(zip(self.program.labels, seconds, strict=True))
 
 
-def _library(isa: Isa) -> tuple[str, ctypes.CDLL]:
-    name = native.widest() if isa == "auto" else isa
-    library = native.library(name) if name in native.ISAS else None
-    if name is None or library is None:
+def _isas(isa: Isa, *, is_tuned: bool) -> list[str]:
+    """Return the widths of vectors to choose from, the widest first."""
+    if isa != "auto":
+        return [isa]
+    widest = native.widest()
+    if widest == "avx512" and is_tuned:
+        return ["avx512", "avx2"]
+    return [widest or isa]
+
+
+def _library(isa: str) -> ctypes.CDLL:
+    library = native.library(isa) if isa in native.ISAS else None
+    if library is None:
         raise BackendError(
             f"the engine has no kernels for isa={isa!r} here: run `make install`, use 'auto', or "
             "another backend"
         )
-    return name, library
+    return library

@@ -42,9 +42,9 @@ def read(model: Any, input_shape: Sequence[int]) -> Graph:
         )
     *size, channels = (int(n) for n in input_shape)
     shape: Shape = (channels, 1, *size) if rank == 3 else (channels, *size)  # type: ignore[assignment]
-    builder = Builder()
+    builder = Builder(is_flat=rank == 3)
     outputs = _apply(builder, model, [builder.input("input", shape)])
-    return builder.graph(outputs, is_flat=rank == 3)
+    return builder.graph(outputs)
 
 
 def _apply(builder: Builder, model: Any, inputs: list[str]) -> list[str]:

@@ -14,10 +14,10 @@ from inference.nccnet import check_sides, layers
 def read(network: Network, sides_px: tuple[int, int]) -> Graph:
     """Return the graph of a trained network for images of sides (y, x)."""
     check_sides(sides_px, network.config)
-    builder = Builder()
+    builder = Builder(is_flat=True)
     grey = builder.input("grey", (1, 1, *sides_px))
     output = layers(grey, network.config, _Reader(builder, network))[-1]
-    return builder.graph([output], is_flat=True)
+    return builder.graph([output])
 
 
 class _Reader:

@@ -86,6 +86,11 @@ def _weights(layer: Any) -> tuple[Any, Any]:
     return kernel, np.asarray(layer.bias, np.float32) if layer.use_bias else None
 
 
+def _channels(builder: Builder) -> tuple[int, int]:
+    """Return how the axis of channels may be called; the batch is axis 0."""
+    return -1, 3 if builder.is_flat else 4
+
+
 def _conv(builder: Builder, layer: Any, x: list[str]) -> str:
     _check_conv(layer)
     kernel, bias = _weights(layer)
@@ -126,7 +131,7 @@ def _transposed_crop(side: int, stride: int, *, is_same: bool) -> tuple[int, int
 
 def _normalised(builder: Builder, layer: Any, x: list[str]) -> str:
     axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
-    if axis not in (-1, len(layer._build_shapes_dict["input_shape"]) - 1):
+    if axis not in _channels(builder):
         raise _refuse(layer, f"it normalises axis {axis}, not channels")
     mean, variance = (np.asarray(w, np.float64) for w in (layer.moving_mean, layer.moving_variance))
     scale = 1 / np.sqrt(variance + layer.epsilon)
@@ -167,7 +172,7 @@ def _elu(builder: Builder, layer: Any, x: list[str]) -> str:
 
 
 def _softmax(builder: Builder, layer: Any, x: list[str]) -> str:
-    if layer.axis != -1:
+    if layer.axis not in _channels(builder):
         raise _refuse(layer, f"it runs over axis {layer.axis}, not channels")
     return builder.activated(layer.name, x[0], Activation("softmax"))
 
@@ -180,8 +185,7 @@ def _add(builder: Builder, layer: Any, x: list[str]) -> str:
 
 
 def _concat(builder: Builder, layer: Any, x: list[str]) -> str:
-    rank = len(layer._build_shapes_dict["input_shape"][0])
-    if layer.axis not in (-1, rank - 1):
+    if layer.axis not in _channels(builder):
         raise _refuse(layer, f"it joins axis {layer.axis}, not channels")
     return builder.add(layer.name, Concat(), *x)
 

@@ -14,6 +14,7 @@ from inference.engine.graph import Graph, Node
 from inference.engine.layout import Margin, Place, external, joined_places, own_place
 from inference.engine.ops import (
     Activate,
+    Activation,
     Add,
     Array,
     Concat,
@@ -221,7 +222,7 @@ class _Lowering:
         self,
         node: Node,
         out: Place,
-        activation: object,
+        activation: Activation,
         residual: Array | None = None,
         *,
         factor: tuple[int, int, int] = (1, 1, 1),
@@ -236,7 +237,7 @@ class _Lowering:
             out,
             inputs[0],
             inputs[1] if residual is not None else None,
-            activation,  # type: ignore[arg-type]
+            activation,
             {"sides": factor},
             {**(arrays or {}), **more},
         )
@@ -248,11 +249,11 @@ class _Lowering:
     @_write.register
     def _(self, op: Pool, node: Node, out: Place) -> None:
         kind = Kind.MAX_POOL if op.kind == "max" else Kind.AVERAGE_POOL
-        before = tuple(margin[0] for margin in op.padding)
-        numbers = {"sides": op.size, "stride": op.stride, "before": before}
+        z, y, x = (before for before, _ in op.padding)
+        numbers = {"sides": op.size, "stride": op.stride, "before": (z, y, x)}
         given = self._inputs(node)[0]
         self.steps.append(
-            Step(kind, f"{node.name}: {op.kind} of {op.size}", out, given, numbers=numbers)  # type: ignore[arg-type]
+            Step(kind, f"{node.name}: {op.kind} of {op.size}", out, given, numbers=numbers)
         )
 
     @_write.register

@@ -47,7 +47,9 @@ class Tuner:
         self.folder = folder or Path.home() / ".cache" / "petalign" / "engine"
         self.measured = 0
         """How many convolutions had to be measured."""
-        self._known: dict[Work, Choice] = {}
+        self.total_s = 0.0
+        """Of all that was asked for, as often as it was."""
+        self._known: dict[Work, tuple[Choice, float]] = {}
 
     def best(self, work: Work, possible: Sequence[Choice]) -> Choice:
         """Return the fastest way to compute a convolution; `possible` begins with the likeliest."""
@@ -55,16 +57,18 @@ class Tuner:
             return possible[0]
         if work not in self._known:
             self._known[work] = self._read(work, possible) or self._measured(work, possible)
-        return self._known[work]
+        choice, seconds = self._known[work]
+        self.total_s += seconds
+        return choice
 
-    def _measured(self, work: Work, possible: Sequence[Choice]) -> Choice:
+    def _measured(self, work: Work, possible: Sequence[Choice]) -> tuple[Choice, float]:
         self.measured += 1
         limit = _WORSE * cost(work, possible[0])
         tried = [choice for choice in possible[:_MOST] if cost(work, choice) <= limit]
         seconds = [self.seconds(work, choice) for choice in tried]
         best = tried[int(np.argmin(seconds))]
         self._write(work, best, min(seconds))
-        return best
+        return best, min(seconds)
 
     def seconds(self, work: Work, choice: Choice) -> float:
         """Return the processor time of a convolution, computed on a part of its image."""
@@ -103,14 +107,15 @@ class Tuner:
         text = json.dumps(signature, sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
-    def _read(self, work: Work, possible: Sequence[Choice]) -> Choice | None:
+    def _read(self, work: Work, possible: Sequence[Choice]) -> tuple[Choice, float] | None:
         signature = self._signature(work)
         try:
             found = json.loads(self._path(signature).read_text(encoding="utf-8"))
-            choice = Choice(**found["choice"])
+            choice, seconds = Choice(**found["choice"]), float(found["seconds"])
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return choice if found.get("of") == signature and choice in possible else None
+        is_this = found.get("of") == signature and choice in possible
+        return (choice, seconds) if is_this else None
 
     def _write(self, work: Work, choice: Choice, seconds: float) -> None:
         signature = self._signature(work)

@@ -25,6 +25,8 @@ struct Direct {
             for (int i = first; i < std::min(first + part, rows); ++i)
                 if (op.in.pixel == L && op.stride[2] == 1)
                     row<VECTORS, PIXELS, L>(group, i / op.out.height, i % op.out.height);
+                else if (op.in.pixel == 1 && op.stride[2] == 1)
+                    row<VECTORS, PIXELS, 1>(group, i / op.out.height, i % op.out.height);
                 else
                     row<VECTORS, PIXELS, 0>(group, i / op.out.height, i % op.out.height);
         });
@@ -92,9 +94,11 @@ struct Direct {
                 for (int m = 0; m < count; ++m) store(o + m * int64_t(op.out.pixel), values[m]);
             } else {  // the caller's array: channels side by side, without gaps
                 o += op.out.at(0, z, y, x) + b * L;
-                const int lanes = std::min(L, op.out.channels - b * L);
-                for (int m = 0; m < count; ++m)
-                    store(o + m * int64_t(op.out.pixel), values[m], lanes);
+                const int lanes = std::min(L, op.out.channels - b * L), size = op.out.pixel;
+                int m = 0;
+                if (size <= L)  // whole vectors, whose excess the next pixels overwrite
+                    for (; (count - m) * size >= L; ++m) store(o + m * size, values[m]);
+                for (; m < count; ++m) store(o + m * int64_t(size), values[m], lanes);
             }
         }
     }

@@ -65,6 +65,18 @@ def test_models_inside_models_and_shared_layers():
     _check(drawn(keras.Model(given, layers.Add()([x, given, x]))), (8, 8, 3))
 
 
+def test_a_sequence_of_layers():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 9, 3)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.BatchNormalization(axis=3),
+            layers.MaxPooling2D(2),
+        ]
+    )
+    _check(drawn(model), (8, 9, 3))
+
+
 @pytest.mark.parametrize(
     ("layer", "why"),
     [
@@ -76,6 +88,7 @@ def test_models_inside_models_and_shared_layers():
         (layers.ReLU(max_value=6), "largest value"),
         (layers.UpSampling2D(2, interpolation="bicubic"), "bicubic"),
         (layers.Softmax(axis=1), "axis 1"),
+        (layers.BatchNormalization(axis=1), "axis 1"),
         (layers.Lambda(lambda x: x * 2), "Lambda"),
     ],
 )

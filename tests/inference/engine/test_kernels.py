@@ -121,23 +121,43 @@ def _run(library, program, threads, arrays):
 def test_activations_are_exact_to_two_units_of_1(isa, kind):
     x = np.concatenate([np.linspace(-100, 100, 40_001), np.geomspace(1e-30, 1e-2, 1000)])
     x = np.concatenate([x, -x]).astype(np.float32).reshape(1, 2, -1, 1)
-    builder = Builder()
+    builder = Builder(is_flat=True)
     given = builder.input("grey", (1, 1, *x.shape[1:3]))
-    graph = builder.graph([builder.add("f", Activate(Activation(kind, 1.0)), given)], is_flat=True)
+    graph = builder.graph([builder.add("f", Activate(Activation(kind, 1.0)), given)])
     (found,) = outputs(graph, x, isa=isa)
     expected = reference.activate(x[0].astype(np.float64), Activation(kind, 1.0))
     error = abs(found[0] - expected) / np.maximum(abs(expected), 1)
     assert error.max() < 2e-7
 
 
+@pytest.mark.parametrize(("tile", "side", "bound"), [(2, 3, 3e-6), (4, 3, 3e-5), (4, 5, 3e-5)])
+def test_errors_of_transforms_are_bounded(tile, side, bound):
+    """Relative to the layer's largest output; 64 channels, values of order 1."""
+    random = np.random.default_rng(0)
+    kernel = (random.normal(size=(1, side, side, 64, 64)) / (8 * side)).astype(np.float32)
+    margins = ((0, 0), (side // 2, side // 2), (side // 2, side // 2))
+    op = Conv(kernel, np.zeros(64, np.float32), padding=margins)
+    graph = Graph((Node("given", Input((64, 1, 24, 24))), Node("made", op, ("given",))), ("made",))
+    x = random.normal(size=(1, 24, 24, 64)).astype(np.float32)
+    (expected,) = reference.run(graph, x)
+    library = native.library(ISAS[-1])
+    lanes = library.petalign_engine_lanes()
+    work = work_of(op, graph.shapes["made"], lanes, 64, is_plain=False)
+    choice = next(c for c in candidates(work, is_strict=False) if c.tile == tile)
+    program = assemble(lower(graph, lanes, lambda _: choice).steps, is_shared=True)
+    found = np.empty((1, 24, 24, 64), np.float32)
+    _run(library, program, 1, [x, found])
+    assert abs(found - expected).max() < bound * abs(expected).max()
+
+
 def test_a_nan_is_passed_on():
-    builder = Builder()
+    builder = Builder(is_flat=True)
     x = builder.input("grey", (1, 1, 1, 9))
     kinds = ("relu", "leaky", "elu", "tanh", "sigmoid")
     made = [builder.add(k, Activate(Activation(k, 0.1)), x) for k in kinds]
     given = np.zeros((1, 1, 9, 1), np.float32)
     given[0, 0, 4] = np.nan
-    for y in outputs(builder.graph(made, is_flat=True), given):
+    for y in outputs(builder.graph(made), given):
         assert np.isnan(y[0, 0, 4])
         assert np.isfinite(np.delete(y[0, 0], 4)).all()
 
