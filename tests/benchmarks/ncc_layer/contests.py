@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from inference.backends.by_engine import predictor as by_engine
 from inference.backends.by_openvino import predictor as by_openvino
 from inference.transform import NetworkTransform
 from tests.benchmarks.rounds import Contest, Result
@@ -69,7 +70,7 @@ def network_contest(widths: tuple[int, ...], side_px: int) -> Contest:
     from inference.backends import by_keras
 
     network, section = drawn(widths), grey((side_px, side_px))
-    backends = {"Keras": by_keras.predictor(network)}
+    backends = {"Keras": by_keras.predictor(network), "engine": by_engine(network)}
     if find_spec("openvino"):
         backends["OpenVINO"] = by_openvino(network, threads=1)
     found = [predict(section) for predict in backends.values()]
