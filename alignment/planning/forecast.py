@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 from alignment.config import PipelineConfig
 from alignment.errors import ConfigError
+from alignment.planning.networks import gflop_per_mpx, network_to_be
 from alignment.planning.plans import Plan, guess_of, plan_stages, resolution_of
 from alignment.planning.prices import Prices
-from alignment.planning.rates import Rates
+from alignment.planning.rates import NetworkRate, Rates
 from alignment.planning.samples import sample_stored
 from alignment.planning.stack import CANVAS_GROWTH, Stack
+from alignment.planning.work import network_gflop, work_of
+from inference.config import NCCNetConfig
 from storage.grid import ZYX
 from storage.sections import open_source
 
@@ -63,7 +66,7 @@ def _planned(
     if len(shape) != 3 or shape[0] < 2 or min(shape) < 1:
         raise ConfigError(f"a stack has two sections or more, (z, y, x); got {shape}")
     stored = {**rates.stored, **sampled}
-    stack = Stack(shape, config, guess_of(rates, canvas=canvas))
+    stack = Stack(shape, config, guess_of(rates, canvas=canvas), network_to_be(config))
     stages = plan_stages(stack, rates, stored, workers=workers)
     told = _assumptions(stack, rates, prices, sampled)
     plan = Plan(source, shape, stack.canvas, resolution, stack.slabs, stages, stored, told, prices)
@@ -86,11 +89,8 @@ def _assumptions(
         f"rates: {rates.measured}",
         f"prices: {prices.as_of}",
     ]
-    if stack.config.features.kind == "nccnet":
-        told.append(
-            "the time of 'features' is that of the band-pass; a network takes 0.6 s to 2.6 s a Mpx "
-            "(docs/performance.md)"
-        )
+    if stack.network is not None:
+        told.append(_told_of_network(stack, stack.network, rates.network))
     if stack.is_cut:
         told.append(f"relaxation in {stack.boxes.count:,} boxes takes {stack.guess.sweeps} sweeps")
     if stack.slabs > 1:
@@ -98,3 +98,14 @@ def _assumptions(
             f"{stack.slabs:,} slabs of {stack.config.volume.slab_depth} sections, a Dask graph each"
         )
     return tuple(told)
+
+
+def _told_of_network(stack: Stack, network: NCCNetConfig, rate: NetworkRate) -> str:
+    """Say what the time of features by a network is made of."""
+    widths, each = "-".join(map(str, network.widths)), gflop_per_mpx(network)
+    margins = network_gflop(stack) / each / work_of("features", stack)
+    return (
+        f"a network of widths {widths} takes {each:,.1f} GFLOP a Mpx, over {margins:.2f} times the "
+        f"pixels for the margins of its tiles, at {rate.gflop_per_s:,.1f} GFLOP a core-second "
+        f"({rate.measured})"
+    )

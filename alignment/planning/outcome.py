@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from alignment.driving.states import stage_states
+from alignment.planning.networks import network_of
 from alignment.planning.plans import StagePlan, guess_of, plan_stages
 from alignment.planning.rates import Rates, Sample
 from alignment.planning.stack import Guess, Stack
@@ -22,7 +24,7 @@ def seen(run: Run) -> Stack:
     """Return a run's stack with all that was a guess before it ran."""
     solved = records.read_commit(run.uri, "coarse", "solve", Whole().label).value
     guess = Guess(tuple(solved["canvas"]), len(inputs.missing(run.uri)))
-    stack = Stack(run.shape, run.config, guess)
+    stack = Stack(run.shape, run.config, guess, network_of(run))
     again = sum(
         len(records.recorded(run.uri, "match", matched.round_phase(0, retry=k)))
         for k in stack.retries
@@ -30,21 +32,27 @@ def seen(run: Run) -> Stack:
     could = sum(stack.retry_pairs) * stack.blocks
     phases = store.list_names(store.join(run.uri, records.FOLDER, "relax"))
     sweeps = {phase.split("-")[1] for phase in phases if phase.startswith("sweep-")}
-    return Stack(
-        run.shape,
-        run.config,
-        Guess(guess.canvas, guess.missing, again / could if could else 0.0, len(sweeps)),
-    )
+    retried = again / could if could else 0.0
+    return replace(stack, guess=replace(guess, retried=retried, sweeps=len(sweeps)))
 
 
 def taken(run: Run) -> list[Sample]:
-    """Return what the stages of a run took, by its ledger."""
+    """Return what the stages of a run took, by its ledger.
+
+    Without its features, if they were made by a network that is no longer there.
+    """
     stack = seen(run)
     return [
         Sample(stack, state.stage, state.busy_s, state.peak_bytes)
         for state in stage_states(run.uri)
-        if state.busy_s > 0 and not state.blocks_reused
+        if state.busy_s > 0 and not state.blocks_reused and _is_known(state.stage, stack)
     ]
+
+
+def _is_known(stage: str, stack: Stack) -> bool:
+    """Return whether it is known what made the features, which their time and memory hang on."""
+    is_band_pass = stack.config.features.kind == "bandpass"
+    return stage != "features" or is_band_pass or stack.network is not None
 
 
 def outcomes(
@@ -60,14 +68,21 @@ def outcomes(
     states : iterable of StageState
         Of all stages, from the ledger.
     """
-    stack = Stack(run.shape, run.config, guess_of(rates))
-    planned = {stage.stage: stage for stage in plan_stages(stack, rates, rates.stored)}
-    return {state.stage: (_planned(planned[state.stage]), _actual(run, state)) for state in states}
+    stack = Stack(run.shape, run.config, guess_of(rates), network_of(run))
+    planned = {
+        stage.stage: _planned(stage, known=_is_known(stage.stage, stack))
+        for stage in plan_stages(stack, rates, rates.stored)
+    }
+    return {state.stage: (planned[state.stage], _actual(run, state)) for state in states}
 
 
-def _planned(stage: StagePlan) -> Resources:
+def _planned(stage: StagePlan, *, known: bool) -> Resources:
     return Resources(
-        stage.units, stage.data_objects, stage.data_bytes, stage.core_s, stage.peak_bytes
+        stage.units,
+        stage.data_objects,
+        stage.data_bytes,
+        stage.core_s if known else None,
+        stage.peak_bytes if known else None,
     )
 
 

@@ -1,8 +1,9 @@
 """What work costs: measured on a machine, kept in a small file, and read by the plan.
 
 Time of a stage = units x its time for any unit + work x its time for a unit of work + what it
-decodes. Memory = what its workers hold anyway + a factor x what its largest unit allocates. The
-shipped rates were measured by ``python -m tests.benchmarks.plan.rates``.
+decodes. Where a network makes the features, its operations are the work. Memory = what its workers
+hold anyway + a factor x what its largest unit allocates. The shipped rates were measured by
+``python -m tests.benchmarks.plan.rates``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from alignment.errors import ConfigError
 from alignment.planning.counts import StageCount, count_stages
 from alignment.planning.reads import read_by
 from alignment.planning.stack import Stack
-from alignment.planning.work import memory_of, work_of
+from alignment.planning.work import memory_of, network_gflop, work_of
 
 LEAST_SHARE = 0.1
 """Of a stage's time that is not decoding, however much it decodes."""
@@ -45,6 +46,16 @@ class StageRate:
 
 
 @dataclass(frozen=True)
+class NetworkRate:
+    """What networks cost, whatever their size."""
+
+    gflop_per_s: float
+    """1e9 operations (`networks.gflop_per_mpx`) that one does in a processor second, by Keras."""
+    measured: str
+    """When, on what."""
+
+
+@dataclass(frozen=True)
 class Rates:
     """All of them, as the file holds them."""
 
@@ -63,6 +74,7 @@ class Rates:
     """Of the report, most of it pictures, of which there are about as many in every run."""
     retried: float
     """Share of the blocks that were matched again with a farther section."""
+    network: NetworkRate
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,7 @@ def shipped_rates() -> Rates:
 
 
 def read_rates(path: Path) -> Rates:
-    """Return the rates of a file.
+    """Return the rates of a file; the shipped one of networks, if it was made without.
 
     Raises
     ------
@@ -94,7 +106,7 @@ def read_rates(path: Path) -> Rates:
         raise ConfigError(
             f"--rates {path}: {error.strerror}; make one: petalign plan --calibrate RUN"
         ) from None
-    return _parsed(text, str(path))
+    return _parsed(text, str(path), network=shipped_rates().network)
 
 
 def write_rates(path: Path, rates: Rates) -> None:
@@ -103,11 +115,13 @@ def write_rates(path: Path, rates: Rates) -> None:
     path.write_text(json.dumps(asdict(rates), indent=1, sort_keys=True) + "\n", "utf-8")
 
 
-def _parsed(text: str, path: str) -> Rates:
+def _parsed(text: str, path: str, *, network: NetworkRate | None = None) -> Rates:
     try:
         values: dict[str, Any] = json.loads(text)
         stages = {name: StageRate(**rate) for name, rate in values.pop("stages").items()}
-        return Rates(stages=stages, **values)
+        if "network" in values or network is None:
+            network = NetworkRate(**values.pop("network"))
+        return Rates(stages=stages, network=network, **values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"{path} does not hold rates ({error}); make them: petalign plan --calibrate RUN"
@@ -118,7 +132,13 @@ def core_s(stage: str, stack: Stack, count: StageCount, rates: Rates) -> float:
     """Return the processor seconds of a stage."""
     rate = rates.stages[stage]
     overhead = count.units * rate.unit_s + _decoding_s(stage, stack, rates.decode_s_per_gb)
+    if _is_by_network(stage, stack):
+        return overhead + network_gflop(stack) / rates.network.gflop_per_s
     return overhead + work_of(stage, stack) * rate.work_s
+
+
+def _is_by_network(stage: str, stack: Stack) -> bool:
+    return stage == "features" and stack.network is not None
 
 
 def peak_bytes(stage: str, stack: Stack, rates: Rates) -> int:
@@ -133,7 +153,12 @@ def _decoding_s(stage: str, stack: Stack, s_per_gb: float) -> float:
 
 
 def fit_stage(samples: Sequence[Sample], decode_s_per_gb: float) -> StageRate:
-    """Fit the rates of one stage to runs of several sizes, each by its share: no size rules."""
+    """Fit the rates of one stage to runs of several sizes, each by its share: no size rules.
+
+    What a network did says nothing of the rates of a stage, and may not be among the samples.
+    """
+    if any(_is_by_network(sample.stage, sample.stack) for sample in samples):
+        raise ValueError("rates of 'features' are those of the band-pass; got a run by a network")
     units = []
     for sample in samples:
         counts = {count.stage: count for count in count_stages(sample.stack)}
@@ -178,22 +203,30 @@ def calibrated(rates: Rates, taken: Iterable[Sample], told: str) -> Rates:
     """Return rates that would have foretold a run's time on the machine that it ran on.
 
     One run cannot tell the time of a unit from that of its work, so both are scaled alike; memory
-    and sizes stay, since they hang on no machine.
+    and sizes stay, since they hang on no machine. Where a network made the features, its rate is
+    scaled, and those of the band-pass stay.
 
     Parameters
     ----------
     told : str
         When, on what.
     """
-    stages = dict(rates.stages)
+    stages, network = dict(rates.stages), rates.network
     for sample in taken:
         counts = {count.stage: count for count in count_stages(sample.stack)}
-        decoding = _decoding_s(sample.stage, sample.stack, rates.decode_s_per_gb)
-        planned = core_s(sample.stage, sample.stack, counts[sample.stage], rates) - decoding
-        if planned > 0 and sample.busy_s > 0:
-            scale = max(sample.busy_s - decoding, LEAST_SHARE * sample.busy_s) / planned
-            old = stages[sample.stage]
+        old, count = stages[sample.stage], counts[sample.stage]
+        # What stays as it is: decoding, and of a network all but its operations.
+        fixed = _decoding_s(sample.stage, sample.stack, rates.decode_s_per_gb)
+        if _is_by_network(sample.stage, sample.stack):
+            fixed += count.units * old.unit_s
+        planned = core_s(sample.stage, sample.stack, count, rates) - fixed
+        if planned <= 0 or sample.busy_s <= 0:
+            continue
+        scale = max(sample.busy_s - fixed, LEAST_SHARE * sample.busy_s) / planned
+        if _is_by_network(sample.stage, sample.stack):
+            network = NetworkRate(network.gflop_per_s / scale, told)
+        else:
             stages[sample.stage] = replace(
                 old, unit_s=old.unit_s * scale, work_s=old.work_s * scale
             )
-    return replace(rates, measured=told, stages=stages)
+    return replace(rates, measured=told, stages=stages, network=network)

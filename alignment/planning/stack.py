@@ -16,6 +16,7 @@ from alignment.runs import DEFAULT_RESOLUTION_NM, Run, pyramid_levels
 from alignment.stages.masks import COMPARED_PX
 from alignment.stages.matched import BLOCK_NODES
 from alignment.stages.wholesections import compared_mip
+from inference.config import NCCNetConfig
 from storage.grid import ZYX
 
 CANVAS_GROWTH = 1.05
@@ -46,6 +47,8 @@ class Stack:
     shape: ZYX
     config: PipelineConfig
     guess: Guess = Guess()
+    network: NCCNetConfig | None = None
+    """Of the features; None for a band-pass, or if a run's is no longer there."""
 
     @cached_property
     def run(self) -> Run:

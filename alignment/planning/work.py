@@ -12,6 +12,7 @@ from math import ceil, prod
 from alignment.config import MatchConfig, MatchLevel, PipelineConfig
 from alignment.match import CHANNELS, grid_spacing_px, halo_px
 from alignment.planning.counts import compared_grid
+from alignment.planning.networks import computed_px, gflop_per_mpx, tile_bytes
 from alignment.planning.stack import Guess, Stack
 from alignment.rematch import single_level
 from alignment.stages.correlations import halo_px as halo_px_of_blur
@@ -25,14 +26,12 @@ multigrid; measured on 0.3 and 1 million nodes with two matches each."""
 SHARD_COPIES = 4
 """A shard that is written: its voxels, and as large because raw EM hardly compresses, its chunks,
 these in one piece, and in the order that their content decides (`storage.shards`)."""
-NETWORK_BYTES = 1_000_000_000
-"""TensorFlow, 0.3 GB, and a tile of 1024 px through the widths 16-32-64-128, 0.65 GB."""
 PROCESS_BYTES = 95_000_000
 """A process that has only imported the stages."""
 WORK_UNITS = {
     "ingest": "Mpx of all levels",
     "masks": "Mpx of the sections and pairs that are looked at",
-    "features": "Mpx of all levels",
+    "features": "Mpx of all levels; of a network, `network_gflop`",
     "coarse": "Mpx of the pairs that are compared",
     "match": "Mpx of search windows",
     "filter": "1,000 matches",
@@ -66,6 +65,15 @@ def _masks(stack: Stack) -> float:
 
 def _features(stack: Stack) -> float:
     return stack.present * sum(stack.px(mip) for mip in stack.config.match.mips) / 1e6
+
+
+def network_gflop(stack: Stack) -> float:
+    """Return 1e9 operations of the network that makes a stack's features; 0 without one."""
+    if stack.network is None:
+        return 0.0
+    shapes = [stack.run.shape_at(mip)[1:] for mip in stack.config.match.mips]
+    px = stack.present * sum(computed_px(shape, stack.network) for shape in shapes)
+    return px / 1e6 * gflop_per_mpx(stack.network)
 
 
 def _coarse(stack: Stack) -> float:
@@ -140,10 +148,13 @@ def _normalised(stack: Stack) -> float:
     """Eleven float32 images of the section: weights, means, bands and their blurs.
 
     A network goes over the section in tiles: the section, filled in and as it comes out, and what
-    TensorFlow and a tile of the widest published network take.
+    TensorFlow and a tile take.
     """
-    px = max(stack.px(mip) for mip in stack.config.match.mips)
-    return NETWORK_BYTES + 24 * px if stack.config.features.kind == "nccnet" else 45 * px
+    finest = min(stack.config.match.mips)
+    px = stack.px(finest)
+    if stack.network is None:
+        return 45 * px
+    return 24 * px + tile_bytes(stack.run.shape_at(finest)[1:], stack.network)
 
 
 def _pair(stack: Stack) -> float:

@@ -1,13 +1,20 @@
 """A run that is finished: what it took against the plan, and the rates it gives."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from alignment.commands.plan import calibrate
-from alignment.planning.outcome import seen, taken
+from alignment.planning.outcome import outcomes, seen, taken
 from alignment.planning.plans import plan_stages
 from alignment.planning.rates import read_rates, shipped_rates
-from alignment.runs import load
+from alignment.runs import load, prepare
+from alignment.stages import run_stage
+from inference.model_file import encode
+from storage.ledger import read_state
 from storage.store import join, read_json
+from tests.inference.networks import drawn, grey
+from tests.pipeline.conftest import CONFIG
 
 
 def test_rates_of_a_run_foretell_its_time(aligned_run, tmp_path):
@@ -33,3 +40,24 @@ def test_the_report_has_what_came_beside_what_was_planned(aligned_run):
         for what in ("units", "objects"):
             assert actual[what] == pytest.approx(planned[what], rel=off)
     assert stages["qc"]["actual"]["units"] is None, "it is not finished when it writes the report"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+def test_features_by_a_network_take_what_was_planned(phantom, cluster, tmp_path):
+    from inference.transform import predictor_of
+
+    network = drawn((8, 16, 32, 64))
+    predictor_of("keras")(network)(grey((64, 64)))  # TensorFlow starts before, as in a warm worker
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(encode(network))
+    config = {**CONFIG, "features": {"kind": "nccnet", "model": path.as_uri()}}
+    run_uri = prepare(phantom, (tmp_path / "out.zarr").as_uri(), config)
+    for stage in ("ingest", "masks", "features"):
+        run_stage(stage, run_uri, cluster)
+    run, state = load(run_uri), read_state(run_uri, "features")
+    planned, came = outcomes(run, [state], shipped_rates())["features"]
+    assert came.core_s / 2 < planned.core_s < came.core_s * 2
+    path.unlink()
+    gone, _ = outcomes(run, [state], shipped_rates())["features"]
+    assert (gone.units, gone.core_s, gone.peak_bytes) == (planned.units, None, None)

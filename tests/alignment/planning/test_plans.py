@@ -94,18 +94,6 @@ def test_the_report_reads_the_aligned_volume_about_once():
     assert voxels < read < 3.5 * voxels
 
 
-def test_a_network_takes_memory_of_its_own_and_the_plan_says_what_it_does_not_know():
-    network = {"features": {"kind": "nccnet", "model": "s3://em/net.safetensors"}}
-    (by_band, _), (by_network, _) = planned((24, 1024, 1024)), planned((24, 1024, 1024), network)
-    peaks = [
-        next(s.peak_bytes for s in plan.stages if s.stage == "features")
-        for plan in (by_band, by_network)
-    ]
-    assert peaks[1] > peaks[0] + 5e8
-    assert any("a network takes" in told for told in by_network.assumptions)
-    assert not any("a network takes" in told for told in by_band.assumptions)
-
-
 def test_every_reason_is_told_with_its_setting():
     plan, stack = planned((7600, 187_000, 92_000))
     with pytest.raises(PlanRefusedError) as refused:

@@ -1,7 +1,7 @@
 """Measure the rates that plans are made with: ``python -m tests.benchmarks.plan.rates``.
 
 ``--write`` puts them into alignment/planning/rates.json. ``--folder`` keeps the runs, so that the
-rates can be fitted again.
+rates can be fitted again. ``--networks`` measures that of networks alone, and leaves the others.
 """
 
 from __future__ import annotations
@@ -12,25 +12,42 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from alignment.config import RelaxConfig
 from alignment.planning import rates as planning
 from alignment.planning.counts import count_stages
+from alignment.planning.networks import gflop_per_mpx, tile_shape
 from alignment.planning.outcome import seen, taken
-from alignment.planning.rates import Rates, Sample, fit_stage, write_rates
+from alignment.planning.rates import (
+    NetworkRate,
+    Rates,
+    Sample,
+    fit_stage,
+    shipped_rates,
+    write_rates,
+)
 from alignment.relax import relax_stack
 from alignment.runs import Run
 from alignment.stages import ORDER
+from inference.model import Network, Predict
+from inference.tiling import TILE_PX
+from inference.transform import predictor_of
 from storage import store
 from storage.volume import create_array, open_array, read_region, write_region
 from tests.benchmarks.machine import machine
 from tests.benchmarks.plan.measure import Actual, actual, align
 from tests.benchmarks.plan.stacks import CALIBRATION
 from tests.benchmarks.relax.problems import SPACING_PX, make_problem
+from tests.inference.networks import drawn, grey
+
+NETWORK_WIDTHS = (8, 16, 32, 64)
+"""Those of the shipped network. Wider ones do more in a second: a plan takes them for dearer."""
 
 FILE = Path(planning.__file__).with_name("rates.json")
 
@@ -40,16 +57,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--networks", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.folder or Path(scratch)
-        runs = [align(case, folder) for case in CALIBRATION]
-        found = fit(runs, decode_s_per_gb(Path(scratch)))
+    if arguments.networks:
+        found = replace(shipped_rates(), network=network_rate())
+    else:
+        found = _measured(arguments.folder)
     for stage, rate in found.stages.items():
         print(stage, rate)
     print(found.stored, found.record_bytes, found.object_bytes, found.decode_s_per_gb)
+    print(found.network)
     if arguments.write:
         write_rates(FILE, found)
+
+
+def _measured(kept: Path | None) -> Rates:
+    """Align the stacks, in a folder that is kept if one is given, and fit all rates."""
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = [align(case, kept or Path(scratch)) for case in CALIBRATION]
+        return fit(runs, decode_s_per_gb(Path(scratch)))
 
 
 def fit(runs: list[Run], decode_s: float) -> Rates:
@@ -75,6 +101,7 @@ def fit(runs: list[Run], decode_s: float) -> Rates:
         object_bytes=round(each, 1),
         report_bytes=round(float(np.mean([_report_bytes(run) for run in runs]))),
         retried=_retried(runs),
+        network=network_rate(),
     )
 
 
@@ -135,6 +162,38 @@ def decode_s_per_gb(folder: Path) -> float:
         read_region(open_array(uri, "noise"), region)
         times.append(time.process_time() - begun)
     return min(times) / noise.nbytes * 1e9
+
+
+def network_rate(widths: tuple[int, ...] = NETWORK_WIDTHS, *, times: int = 5) -> NetworkRate:
+    """Return what a network does on a whole tile, in one thread of TensorFlow; the best of some."""
+    network = drawn(widths)
+    sides = tile_shape((TILE_PX, TILE_PX), network.config)
+    best = least_s(predictor_in_one_thread(network), grey(sides), times)
+    gflop = gflop_per_mpx(network.config) * prod(sides) / 1e6
+    when = datetime.now(UTC).date().isoformat()
+    told = machine("numpy", "tensorflow-cpu", "keras")
+    name = "-".join(map(str, widths))
+    return NetworkRate(float(f"{gflop / best:.3g}"), f"{when}, {told} One thread. On {name}.")
+
+
+def predictor_in_one_thread(network: Network) -> Predict:
+    """Compile a network; TensorFlow may not have computed anything in this process before."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    return predictor_of("keras")(network)
+
+
+def least_s(predict: Predict, image: NDArray[np.float32], times: int) -> float:
+    """Return the processor time of a network on an image; the first, which compiles, is not one."""
+    predict(image)
+    taken_s = []
+    for _ in range(times):
+        begun = time.process_time()
+        predict(image)
+        taken_s.append(time.process_time() - begun)
+    return min(taken_s)
 
 
 if __name__ == "__main__":
