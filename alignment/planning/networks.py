@@ -20,11 +20,10 @@ from inference.nccnet import halo_px, layers
 from inference.tiling import TILE_PX
 from storage.errors import StorageError
 
-TENSORFLOW_BYTES = 350_000_000
-"""That a worker holds as soon as it has imported TensorFlow."""
-MAPS_AT_ONCE = 7
-"""Feature maps of the finest level that are in memory at a time, measured: 7.0 of the widths
-8-16-32-64, 6.6 of 16-32-64-128, on tiles of 1272 px."""
+LANES = 16
+"""Channels that the engine computes at once; as many as it keeps, so fewer cost as much."""
+MAPS_AT_ONCE = 4
+"""Of the finest level, that the engine holds at a time."""
 
 
 # --------------------------------------------------------------------------- which network
@@ -64,12 +63,12 @@ def network_of(run: Run) -> NCCNetConfig | None:
 def gflop_per_mpx(config: NCCNetConfig) -> float:
     """Return 1e9 operations of the convolutions for 1e6 pixels that enter the network.
 
-    A multiplication and an addition are two.
+    A multiplication and an addition are two; channels that only fill a vector count, too.
 
     >>> round(gflop_per_mpx(NCCNetConfig(widths=(8,))), 2)  # five convolutions of 3 x 3, one of 1
-    4.77
+    9.76
     >>> round(gflop_per_mpx(NCCNetConfig(widths=(8, 16, 32, 64))), 1)
-    40.7
+    52.4
     """
     count = _Operations([])
     layers(_Maps(1, 1.0), config, count)
@@ -94,7 +93,7 @@ class _Operations:
         return x
 
     def conv(self, x: _Maps, name: str, side_px: int, channels: int) -> _Maps:
-        self.found.append(2 * side_px**2 * x.channels * channels * x.pixels)
+        self.found.append(2 * side_px**2 * x.channels * _in_vectors(channels) * x.pixels)
         return _Maps(channels, x.pixels)
 
     def pool(self, x: _Maps) -> _Maps:
@@ -126,11 +125,14 @@ def computed_px(shape: tuple[int, ...], config: NCCNetConfig, *, tile_px: int = 
 
 
 def tile_bytes(shape: tuple[int, ...], config: NCCNetConfig) -> int:
-    """Return the memory of a worker's network on a section (y, x), with TensorFlow itself."""
+    """Return the memory of a worker's network on a section (y, x)."""
     # A level has a quarter of the pixels of the one before, and mostly twice the maps.
-    maps = max(width / 4**level for level, width in enumerate(config.widths))
-    maps_bytes = 4 * MAPS_AT_ONCE * maps * prod(tile_shape(shape, config))
-    return TENSORFLOW_BYTES + round(maps_bytes)
+    maps = max(_in_vectors(width) / 4**level for level, width in enumerate(config.widths))
+    return round(4 * MAPS_AT_ONCE * maps * prod(tile_shape(shape, config)))
+
+
+def _in_vectors(channels: int) -> int:
+    return ceil(channels / LANES) * LANES
 
 
 _halo = lru_cache(halo_px)

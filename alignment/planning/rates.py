@@ -50,7 +50,7 @@ class NetworkRate:
     """What networks cost, whatever their size."""
 
     gflop_per_s: float
-    """1e9 operations (`networks.gflop_per_mpx`) that one does in a processor second, by Keras."""
+    """1e9 operations (`networks.gflop_per_mpx`) that the engine does in a processor second."""
     measured: str
     """When, on what."""
 

@@ -148,7 +148,7 @@ def _normalised(stack: Stack) -> float:
     """Eleven float32 images of the section: weights, means, bands and their blurs.
 
     A network goes over the section in tiles: the section, filled in and as it comes out, and what
-    TensorFlow and a tile take.
+    the engine's feature maps of a tile.
     """
     finest = min(stack.config.match.mips)
     px = stack.px(finest)

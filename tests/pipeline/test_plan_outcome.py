@@ -1,7 +1,5 @@
 """A run that is finished: what it took against the plan, and the rates it gives."""
 
-from importlib.util import find_spec
-
 import pytest
 
 from alignment.commands.plan import calibrate
@@ -13,7 +11,7 @@ from alignment.stages import run_stage
 from inference.model_file import encode
 from storage.ledger import read_state
 from storage.store import join, read_json
-from tests.inference.networks import drawn, grey
+from tests.inference.networks import drawn
 from tests.pipeline.conftest import CONFIG
 
 
@@ -43,12 +41,8 @@ def test_the_report_has_what_came_beside_what_was_planned(aligned_run):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 def test_features_by_a_network_take_what_was_planned(phantom, cluster, tmp_path):
-    from inference.transform import predictor_of
-
     network = drawn((8, 16, 32, 64))
-    predictor_of("keras")(network)(grey((64, 64)))  # TensorFlow starts before, as in a warm worker
     path = tmp_path / "net.safetensors"
     path.write_bytes(encode(network))
     config = {**CONFIG, "features": {"kind": "nccnet", "model": path.as_uri()}}

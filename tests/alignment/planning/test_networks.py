@@ -70,14 +70,15 @@ def test_pixels_are_those_that_the_network_is_given(size, tile_px, widths):
     assert computed_px(size, config, tile_px=tile_px) == seen_px
 
 
-@pytest.mark.parametrize("widths", [(5,), (3, 4, 5)])
+@pytest.mark.parametrize("widths", [(5,), (3, 4, 50)])
 def test_operations_are_two_for_each_weight_and_pixel_of_its_level(widths):
     config = NCCNetConfig(widths=widths, channels=2)
     operations = 0.0
     for name, shape in weight_shapes(config).items():
         if name.endswith("kernel"):
             level = int(name.partition("_")[0][-1]) if "_" in name else 0
-            operations += 2 * np.prod(shape) / 4**level
+            *kernel, channels = shape
+            operations += 2 * np.prod(kernel) * (-(-channels // 16) * 16) / 4**level
     assert gflop_per_mpx(config) == pytest.approx(operations / 1e3)
 
 
@@ -108,9 +109,9 @@ def test_the_plan_says_what_it_assumed_of_the_network(by_network):
 
 def test_memory_is_that_of_a_tile_of_these_widths(by_network):
     (ours, _, _), (band, _, _) = features(by_network), features({})
-    assert ours.peak_bytes > band.peak_bytes + 3e8
+    assert ours.peak_bytes > band.peak_bytes
     small, wide = (NCCNetConfig(widths=(n, 2 * n)) for n in (8, 64))
-    added = 4 * 7 * 56 * np.prod(tile_shape((4096, 4096), small))
+    added = 4 * 4 * 48 * np.prod(tile_shape((4096, 4096), small))
     assert tile_bytes((4096, 4096), wide) - tile_bytes((4096, 4096), small) == added
     assert tile_bytes((4096, 4096), small) == tile_bytes((9000, 9000), small)
     assert tile_bytes((256, 256), small) < tile_bytes((4096, 4096), small)

@@ -35,7 +35,7 @@ from alignment.planning.rates import (
 from alignment.relax import relax_stack
 from alignment.runs import Run
 from alignment.stages import ORDER
-from inference.model import Network, Predict
+from inference.model import Predict
 from inference.tiling import TILE_PX
 from inference.transform import predictor_of
 from storage import store
@@ -165,24 +165,15 @@ def decode_s_per_gb(folder: Path) -> float:
 
 
 def network_rate(widths: tuple[int, ...] = NETWORK_WIDTHS, *, times: int = 5) -> NetworkRate:
-    """Return what a network does on a whole tile, in one thread of TensorFlow; the best of some."""
+    """Return what a network does on a whole tile, in one thread of the engine; the best of some."""
     network = drawn(widths)
     sides = tile_shape((TILE_PX, TILE_PX), network.config)
-    best = least_s(predictor_in_one_thread(network), grey(sides), times)
+    best = least_s(predictor_of("engine")(network), grey(sides), times)
     gflop = gflop_per_mpx(network.config) * prod(sides) / 1e6
     when = datetime.now(UTC).date().isoformat()
-    told = machine("numpy", "tensorflow-cpu", "keras")
+    told = machine("numpy")
     name = "-".join(map(str, widths))
     return NetworkRate(float(f"{gflop / best:.3g}"), f"{when}, {told} One thread. On {name}.")
-
-
-def predictor_in_one_thread(network: Network) -> Predict:
-    """Compile a network; TensorFlow may not have computed anything in this process before."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    return predictor_of("keras")(network)
 
 
 def least_s(predict: Predict, image: NDArray[np.float32], times: int) -> float:
