@@ -215,7 +215,7 @@ def _isas(isa: Isa, *, is_tuned: bool) -> list[str]:
         return [isa]
     widest = native.widest()
     if widest == "avx512" and is_tuned:
-        return ["avx512", "avx2"]
+        return [name for name in ("avx512", "avx2") if native.library(name) is not None]
     return [widest or isa]
 
 
