@@ -16,7 +16,7 @@ from inference import native
 from inference.engine import passes as passes_
 from inference.engine.choices import Choice, Work, candidates
 from inference.engine.graph import Graph
-from inference.engine.lowering import Lowered, lower
+from inference.engine.lowering import Lowered, Lowering
 from inference.engine.passes import Passes
 from inference.engine.program import Program, assemble
 from inference.engine.tuning import Tuner
@@ -109,10 +109,10 @@ class Engine:
                 return tuner.best(work, possible) if settings.tuning else possible[0]
 
             lanes = int(library.petalign_engine_lanes())
-            lowered = lower(self.graph, lanes, choose, threads=settings.threads)
-            found.append((tuner.total_s, isa, library, lowered))
-        _, isa, library, lowered = min(found, key=lambda one: one[0])
-        return isa, library, lowered
+            lowering = Lowering(self.graph, lanes, choose, settings.threads)
+            found.append((tuner.total_s, isa, library, lowering))
+        _, isa, library, lowering = min(found, key=lambda one: one[0])
+        return isa, library, lowering.lowered()
 
     # ------------------------------------------------------------------ running
 
@@ -215,7 +215,7 @@ def _isas(isa: Isa, *, is_tuned: bool) -> list[str]:
         return [isa]
     widest = native.widest()
     if widest == "avx512" and is_tuned:
-        return ["avx512", "avx2"]
+        return [name for name in ("avx512", "avx2") if native.library(name) is not None]
     return [widest or isa]
 
 

@@ -57,19 +57,24 @@ def lower(graph: Graph, lanes: int, choose: Choose, *, threads: int = 1) -> Lowe
     threads : int
         How many share the work; results don't depend on it.
     """
-    lowering = _Lowering(graph, lanes, choose, threads)
-    lowering.choose_kernels()
-    lowering.widen_margins()
-    lowering.write()
-    return Lowered(lowering.steps, lowering.choices)
+    return Lowering(graph, lanes, choose, threads).lowered()
 
 
-class _Lowering:
+class Lowering:
+    """The kernels of a graph are chosen, which is quick; `lowered` lays out weights for them."""
+
     def __init__(self, graph: Graph, lanes: int, choose: Choose, threads: int) -> None:
         self.graph, self.lanes, self.threads, self.choose = graph, lanes, threads, choose
         self.steps: list[Step] = []
         self.choices: dict[str, tuple[Work, Choice]] = {}
         self.places = self._places()
+        self._choose_kernels()
+
+    def lowered(self) -> Lowered:
+        """Return the steps."""
+        self._widen_margins()
+        self._write_all()
+        return Lowered(self.steps, self.choices)
 
     # ------------------------------------------------------------------ where results lie
 
@@ -95,7 +100,7 @@ class _Lowering:
             and all(isinstance(r.op, Conv) and node.name not in r.inputs[1:] for r in readers)
         )
 
-    def choose_kernels(self) -> None:
+    def _choose_kernels(self) -> None:
         """Choose how each convolution is computed."""
         for node in self.graph.nodes:
             if isinstance(node.op, Conv):
@@ -105,7 +110,7 @@ class _Lowering:
                 work = work_of(node.op, shape, self.lanes, place.channels, is_plain=is_plain)
                 self.choices[node.name] = (work, self.choose(work))
 
-    def widen_margins(self) -> None:
+    def _widen_margins(self) -> None:
         """Give every buffer the zeros that its readers expect around it."""
         for node in self.graph.nodes:
             margin: Margin | None = None
@@ -120,7 +125,7 @@ class _Lowering:
 
     # ------------------------------------------------------------------ steps
 
-    def write(self) -> None:
+    def _write_all(self) -> None:
         """Write the steps of all nodes, and of what the caller gets."""
         first = len(self.graph.inputs)
         direct = self._written_directly()

@@ -36,6 +36,9 @@ KERNELS: dict[tuple[int, int], NDArray[np.float64]] = {
 def transformed(kernel: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
     """Transform a kernel (z, y, x, in, out) in y and x: (places, z, in, out)."""
     matrix = KERNELS[tile, kernel.shape[1]]
+    if not kernel.any():  # of a measurement: wide layers would take longer here than there
+        depth, _, _, *channels = kernel.shape
+        return np.zeros((matrix.shape[0] ** 2, depth, *channels), np.float32)
     found = np.einsum(
         "py,qx,zyxio->pqzio", matrix, matrix, kernel.astype(np.float64), optimize=True
     )
