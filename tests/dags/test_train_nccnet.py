@@ -56,7 +56,7 @@ def test_the_form_has_every_setting_with_its_default_and_help():
     assert sections["pairs.pairs"] == "pairs: which pairs of windows are learned from"
     assert sections["mip"].startswith("general: everything that decides")
     places = {name: f"s3://petalign/{name}" for name in PLACES}
-    assert ParamsDict(params | places).validate()["training.network.widths"] == [16, 32, 64, 128]
+    assert ParamsDict(params | places).validate()["training.network.widths"] == [8, 16, 32, 64]
 
 
 def _leaves(values, prefix=""):
