@@ -76,7 +76,7 @@ def test_what_is_computed_is_what_is_published():
 @pytest.mark.parametrize("widths", [(2,), (2, 2), (2, 2, 2), (2, 2, 2, 2)])
 def test_the_halo_is_exactly_what_an_output_depends_on(widths):
     """With positive weights and no bias, a pixel of 1 shows in each output that depends on it."""
-    config = NCCNetConfig(widths=widths, grey_unit=1)
+    config = NCCNetConfig(widths=widths, grey_zero=0, grey_unit=1)
     weights = {
         name: np.full(shape, 0.3 if len(shape) == 4 else 0, np.float32)
         for name, shape in weight_shapes(config).items()
