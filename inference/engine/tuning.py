@@ -67,7 +67,7 @@ class Tuner:
         tried = [choice for choice in possible[:_MOST] if cost(work, choice) <= limit]
         seconds = [self.seconds(work, choice) for choice in tried]
         best = tried[int(np.argmin(seconds))]
-        self._write(work, best, min(seconds))
+        self._write(self._signature(work, possible), best, min(seconds))
         return best, min(seconds)
 
     def seconds(self, work: Work, choice: Choice) -> float:
@@ -95,8 +95,11 @@ class Tuner:
 
     # ------------------------------------------------------------------ the folder
 
-    def _signature(self, work: Work) -> dict[str, Any]:
+    def _signature(self, work: Work, possible: Sequence[Choice]) -> dict[str, Any]:
+        """Return all that a choice depends on: also what there was to choose from."""
+        words = "\n".join(choice.in_words() for choice in possible)
         return {
+            "possible": hashlib.sha256(words.encode()).hexdigest()[:16],
             "kernels": SOURCES.digest(),
             "isa": self.isa,
             "machine": _machine(),
@@ -108,7 +111,7 @@ class Tuner:
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
     def _read(self, work: Work, possible: Sequence[Choice]) -> tuple[Choice, float] | None:
-        signature = self._signature(work)
+        signature = self._signature(work, possible)
         try:
             found = json.loads(self._path(signature).read_text(encoding="utf-8"))
             choice, seconds = Choice(**found["choice"]), float(found["seconds"])
@@ -117,8 +120,7 @@ class Tuner:
         is_this = found.get("of") == signature and choice in possible
         return (choice, seconds) if is_this else None
 
-    def _write(self, work: Work, choice: Choice, seconds: float) -> None:
-        signature = self._signature(work)
+    def _write(self, signature: dict[str, Any], choice: Choice, seconds: float) -> None:
         text = json.dumps({"of": signature, "choice": choice.as_json(), "seconds": seconds})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,17 @@ def test_it_measures_once(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_what_strict_sums_measured_is_not_for_others(tmp_path):
+    first, _ = _best(tmp_path)
+    isa = native.widest()
+    library = native.library(isa)
+    work = _work(library.petalign_engine_lanes())
+    strict = Tuner(isa, library, tmp_path)
+    assert strict.best(work, candidates(work, is_strict=True)).kernel == "direct"
+    assert strict.measured == 1
+    assert _best(tmp_path) == (first, 0)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "no choice", "not json"])
 def test_a_damaged_entry_is_measured_again(tmp_path, damage):
     _best(tmp_path)
