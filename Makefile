@@ -68,6 +68,8 @@ bench: install
 
 bench-engine: install
 	@$(BIN)/python -m tests.benchmarks.engine.table --write
+	@$(BIN)/python -m tests.benchmarks.engine.table --threads 2 --write
+	@$(BIN)/python -m tests.benchmarks.engine.ablation --write
 
 bench-match: install
 	@$(BIN)/python -m tests.benchmarks.match.table

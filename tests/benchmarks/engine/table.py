@@ -1,7 +1,8 @@
 """Print the table of the engine: ``python -m tests.benchmarks.engine.table``.
 
 ``--nets ABC`` names the networks, ``--rounds N`` the rounds, ``--threads N`` the threads;
-``--write`` puts the table between its markers in docs/engine.md.
+``--write`` puts the table between its markers in docs/engine.md, that of several threads between
+others.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     if arguments.write:
-        write_table("engine.md", "bench-engine", text)
+        name = "bench-engine" if arguments.threads == 1 else "bench-engine-threads"
+        write_table("engine.md", name, text)
 
 
 def _row(title: str, result: Result, work: float, error: float) -> str:
