@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from tests.accuracy.sets import DATA
 from tests.pages import write_table
 
 MATCHES, TUNING, RADIUS_PX = 10_000, 2_000, 48
+CURVES_PX = 160
 SHOWN = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)
 """Shares of right matches that are rejected, at which curves are told."""
 say = Console(stderr=True).print
@@ -90,7 +91,13 @@ def main() -> None:
         for d in DISTANCES
         for px in CASES[name].templates_px
     }
-    tables = {"false matches": rates(found), "rejection": curves(found)}
+    tables = {
+        "bands": bands_told(bands),
+        "false matches": rates(found),
+        "gains": gains(found),
+        "rejected": rejected(found),
+        "curves": curves(found),
+    }
     for title, table in tables.items():
         print(f"\n{title}\n\n{table}")
         if options.write:
@@ -119,6 +126,17 @@ def bands_of(name: str, kept: Kept) -> dict[str, Band]:
         "band-pass": band_of(CASES[name].tuned_on, kept),
         "band-pass, tuned here": band_of(name, kept),
     }
+
+
+def bands_told(bands: Mapping[str, Mapping[str, Band]]) -> str:
+    """Return a sentence with the bands."""
+    told = [
+        f"{name} {ways['band-pass'][0]:g} to {ways['band-pass'][1]:g} px (tuned on "
+        f"{CASES[name].tuned_on}), {ways['band-pass, tuned here'][0]:g} to "
+        f"{ways['band-pass, tuned here'][1]:g} px here"
+        for name, ways in bands.items()
+    ]
+    return f"Bands: {'; '.join(told)}."
 
 
 def band_of(name: str, kept: Kept) -> Band:
@@ -190,25 +208,32 @@ TOLERANCE_PX = EvaluationConfig().tolerance_px
 
 
 def rates(found: Found) -> str:
-    """Return false matches by cell and way, and by how much networks lie below the band-pass."""
-    lines = [
-        "| stack | apart | template | way | false | share | 95 % | below band-pass by | rejected |",
-        "|---|--:|--:|---|--:|--:|--:|--:|--:|",
-    ]
-    for (name, distance, px), ways in found.items():
-        band = next(matches for way, matches in ways.items() if way.startswith("band-pass:"))
-        for way, matches in ways.items():
-            rate = false_rate(matches, TOLERANCE_PX)
-            below = ""
-            if not way.startswith(("raw", "band")):
-                mean, low, high = rate_difference(band, matches, TOLERANCE_PX)
-                below = f"{mean:.2%} ({low:.2%} to {high:.2%})"
-            lines.append(
-                f"| {name}, {CASES[name].about} | {distance} | {px} px | {way} | {rate.false:,} "
-                f"| {rate.share:.2%} | {rate.low:.2%} to {rate.high:.2%} | {below} "
-                f"| {rejected_at_zero_false(matches, TOLERANCE_PX):.1%} |"
-            )
-    return "\n".join(lines)
+    """Return the share of false matches by cell and way, with 95 % intervals."""
+
+    def told(matches: Matches, _: Matches) -> str:
+        rate = false_rate(matches, TOLERANCE_PX)
+        return f"{rate.share:.2%} ({rate.low * 100:.2f}-{rate.high * 100:.2f})"
+
+    return _by_way(found, told)
+
+
+def gains(found: Found) -> str:
+    """Return by how much networks lie below the band-pass that was tuned elsewhere."""
+
+    def told(matches: Matches, band: Matches) -> str:
+        mean, low, high = rate_difference(band, matches, TOLERANCE_PX)
+        return f"{mean:.2%} ({low * 100:.2f} to {high * 100:.2f})"
+
+    networks = {
+        cell: {way: m for way, m in ways.items() if not way.startswith(("raw", "band-pass, "))}
+        for cell, ways in found.items()
+    }
+    return _by_way(networks, told, without=("band-pass",))
+
+
+def rejected(found: Found) -> str:
+    """Return which share of right matches goes until no false one is left, by r_delta."""
+    return _by_way(found, lambda matches, _: f"{rejected_at_zero_false(matches, TOLERANCE_PX):.1%}")
 
 
 def curves(found: Found) -> str:
@@ -219,13 +244,39 @@ def curves(found: Found) -> str:
         f"|---|--:|--:|---|{'--:|' * len(SHOWN)}",
     ]
     for (name, distance, px), ways in found.items():
+        if px != CURVES_PX:
+            continue
         for way, matches in ways.items():
-            rejected, left = rejection_curve(matches, TOLERANCE_PX)
+            gone, left = rejection_curve(matches, TOLERANCE_PX)
             # The last threshold that rejects no more right matches than that.
-            at = [np.searchsorted(rejected, share, side="right") - 1 for share in SHOWN]
+            at = [np.searchsorted(gone, share, side="right") - 1 for share in SHOWN]
             told = " | ".join(f"{left[k]:.3%}" for k in at)
-            lines.append(f"| {name} | {distance} | {px} px | {way} | {told} |")
+            lines.append(f"| {name} | {distance} | {px} px | {_short(way)} | {told} |")
     return "\n".join(lines)
+
+
+def _by_way(
+    found: Found, tell: Callable[[Matches, Matches], str], *, without: Sequence[str] = ()
+) -> str:
+    """Return a row for each cell and a column for each way."""
+    names = dict.fromkeys(_short(way) for ways in found.values() for way in ways)
+    shown = [name for name in names if name not in without]
+    lines = [
+        f"| stack | apart | template | {' | '.join(shown)} |",
+        f"|---|--:|--:|{'--:|' * len(shown)}",
+    ]
+    for (name, distance, px), ways in found.items():
+        matches_of = {_short(way): matches for way, matches in ways.items()}
+        band = matches_of["band-pass"]
+        told = [tell(matches_of[way], band) if way in matches_of else "" for way in shown]
+        about = f"{name}, {CASES[name].about}"
+        lines.append(f"| {about} | {distance} | {px} px | {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
+def _short(way: str) -> str:
+    """Return a way without its band, which differs from stack to stack."""
+    return way.partition(":")[0]
 
 
 if __name__ == "__main__":
