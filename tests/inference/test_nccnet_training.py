@@ -99,6 +99,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(whole):
         trained(folder, CONFIG.model_copy(update={"seed": 2}))
 
 
+@pytest.mark.slow
 def test_training_ends_when_nothing_gets_better(tmp_path):
     config = CONFIG.model_copy(update={"learning_rate": 1e-45, "patience": 2, "steps": 1000})
     assert trained(tmp_path, config).step == 12

@@ -160,6 +160,7 @@ def test_the_doctor_finds_nothing_wrong(platform):
     }
 
 
+@pytest.mark.slow
 def test_what_is_killed_comes_back(platform, s3):
     """A worker, then both schedulers and the S3 server at once, while a DAG run is under way."""
     s3.put_object(Bucket=platform.bucket, Key="precious", Body=b"acknowledged")

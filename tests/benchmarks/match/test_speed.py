@@ -9,6 +9,7 @@ from tests.benchmarks.match.matchers import assert_equal, by_engine, by_opencv, 
 from tests.benchmarks.rounds import hold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_engine_and_its_peers_find_the_same(benchmark, threads):
     results = benchmark.pedantic(

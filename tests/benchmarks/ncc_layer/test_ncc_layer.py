@@ -48,6 +48,7 @@ def test_the_crossover_is_where_fft_stays_the_cheaper():
     assert crossover_px({3: _results(0.5)}) is None
 
 
+@pytest.mark.slow
 def test_the_table_says_where_the_two_cross():
     table = layer_table((3,), 12, 1)
     assert "| 3 | " in table

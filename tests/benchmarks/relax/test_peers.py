@@ -11,6 +11,7 @@ def problem():
     return make_problem(5, 9, 12)
 
 
+@pytest.mark.slow
 def test_all_ways_reach_one_energy(problem):
     pytest.importorskip("pyamg")
     rows = race(problem, (DIRECT, *WAYS), 1e-6, rounds=1)

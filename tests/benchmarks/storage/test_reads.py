@@ -42,6 +42,7 @@ def test_speed(benchmark, site, make):
     assert contest.title in markdown(contest, results)
 
 
+@pytest.mark.slow
 def test_a_contest_compares_within_rounds(monkeypatch):
     """Of two ways one takes twice as long as the other, and every round is slower than the last."""
     now = {"s": 0.0}
