@@ -12,6 +12,7 @@ from alignment.commands.console import exit_codes
 from alignment.verbs import (
     learning,
     lineage,
+    networks,
     platform,
     predictions,
     recipes,
@@ -41,6 +42,7 @@ VERBS = {
     "Versions": (
         versions.verify, versions.repair, versions.versions, versions.rollback, versions.gc,
     ),
+    "Networks": (networks.compile,),
     "Platform": (platform.up, platform.down, platform.doctor, platform.demo),
 }  # fmt: skip
 """What `petalign --help` lists, by theme."""

@@ -6,12 +6,13 @@ computes it, so that a faster engine takes the place of another without a change
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 ZYX = tuple[int, int, int]
+Backend = Literal["engine", "keras"]
 
 
 class PatchNetwork(Protocol):
@@ -20,6 +21,14 @@ class PatchNetwork(Protocol):
     @property
     def digest(self) -> str:
         """Of the model's file, 64 hex digits: two networks of one digest are the same."""
+
+    @property
+    def backend(self) -> Backend:
+        """What computes it."""
+
+    @property
+    def isa(self) -> str:
+        """The vectors of the engine's kernels, which its rounding depends on; else empty."""
 
     @property
     def patch(self) -> ZYX | None:
@@ -38,8 +47,8 @@ class PatchNetwork(Protocol):
             If it does not take patches of this size.
         """
 
-    def working_bytes(self, patch: ZYX) -> int:
-        """Return the memory that it takes for one patch beside its weights, at most."""
+    def working_bytes(self, patch: ZYX, batch: int = 1) -> int:
+        """Return the memory that it takes for a batch beside the model as it is read, at most."""
 
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map patches (batch, z, y, x, channel) to (batch, z', y', x', channels), float32."""

@@ -66,6 +66,7 @@ def print_figures(prepared: Prepared, *, as_json: bool = False) -> None:
         f"reads {size(found.bytes_read)}, writes {size(found.bytes_written)} before compression",
         f"a block takes about {size(found.block_bytes)}, a worker "
         f"{found.worker_bytes / GIB:.2f} GiB",
+        f"computed by {layout.by}",
     )
     for line in lines:
         err.print(line, markup=False)

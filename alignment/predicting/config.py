@@ -48,17 +48,31 @@ class PredictionConfig(Config):
     bytes."""
 
 
+class NetworkConfig(Config):
+    """What computes the network."""
+
+    backend: Literal["auto", "engine", "keras"] = "auto"
+    """The fused engine, or Keras by TensorFlow; auto: the engine where it knows all layers."""
+    isa: Literal["auto", "avx512", "avx2", "portable"] = "auto"
+    """Vectors of the engine, of which every worker must have kernels; auto: the widest that the
+    worker has which prepares the run."""
+
+
 class LimitsConfig(Config):
     """What is refused before anything is computed."""
 
     worker_memory_gib: Annotated[float, Field(gt=0, le=4096)] = 4.0
     """Most memory that a worker may need for a block."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads by which the engine computes a patch, for workers of more cores than threads; the
+    result does not depend on them."""
 
 
 class PredictConfig(Config):
     """All settings of a prediction."""
 
     patches: PatchesConfig = PatchesConfig()
+    network: NetworkConfig = NetworkConfig()
     volume: PredictionConfig = PredictionConfig()
     limits: LimitsConfig = LimitsConfig()
 

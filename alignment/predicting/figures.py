@@ -59,9 +59,8 @@ def figures(layout: Layout, config: PredictConfig) -> Figures:
         read *= sum(min(b, n) - max(a, 0) for a, b in needed)
         halo *= max(b - a for a, b in needed)
     values = layout.channels * prod(min(s, n) for s, n in zip(layout.shard, shape, strict=True))
-    batch = config.patches.batch * (
-        4 * prod(layout.patch) * (2 + layout.channels) + layout.working_bytes
-    )
+    values_of_batch = config.patches.batch * prod(layout.patch) * (2 + layout.channels)
+    batch = 4 * values_of_batch + layout.working_bytes
     block = halo + values * (4 + 2 * item) + batch
     return Figures(
         voxels=prod(shape),
@@ -89,7 +88,7 @@ def check_limits(found: Figures, layout: Layout, config: PredictConfig) -> None:
     raise ConfigError(
         f"a block needs about {found.worker_bytes / GIB:.2f} GiB in a worker, more than "
         f"limits.worker_memory_gib={most:g}: {config.patches.batch} patches of {layout.patch} "
-        f"(z, y, x) take {layout.working_bytes / GIB:.2f} GiB each in the network, shards are "
+        f"(z, y, x) take {layout.working_bytes / GIB:.2f} GiB in the network, shards are "
         f"{layout.shard} with {layout.channels} channels. Lower patches.patch_px, patches.batch or "
         "volume.shard; or raise limits.worker_memory_gib if the workers have more"
     )

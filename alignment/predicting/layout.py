@@ -7,7 +7,7 @@ from typing import Any
 
 from alignment.errors import ConfigError
 from alignment.predicting.config import PredictConfig
-from inference.network import ZYX, PatchNetwork
+from inference.network import ZYX, Backend, PatchNetwork
 from inference.overlap import Mode, PatchGrid
 
 PATCH: ZYX = (40, 192, 192)
@@ -32,8 +32,20 @@ class Layout:
     chunk: ZYX
     channels: int
     working_bytes: int
-    """`inference.network.PatchNetwork.working_bytes`."""
+    """`inference.network.PatchNetwork.working_bytes` of a batch."""
     model_bytes: int
+    backend: Backend = "keras"
+    isa: str = ""
+    """As of the network; every worker computes by these, whatever it has."""
+    why: str = ""
+    """Why it is not the engine, if that was left open."""
+
+    @property
+    def by(self) -> str:
+        """What computes the network, in words."""
+        if self.backend == "engine":
+            return f"the engine, {self.isa}"
+        return f"Keras: {self.why}" if self.why else "Keras"
 
     @property
     def grid(self) -> PatchGrid:
@@ -47,7 +59,8 @@ class Layout:
     @classmethod
     def of(cls, stored: dict[str, Any]) -> Layout:
         """Return what `as_dict` gave; other keys are passed over."""
-        known: dict[str, Any] = {name: stored[name] for name in cls.__dataclass_fields__}
+        fields = cls.__dataclass_fields__.keys()
+        known: dict[str, Any] = {name: stored[name] for name in fields & stored.keys()}
         sizes = {k: tuple(v) for k, v in known.items() if isinstance(v, list)}
         return cls(**(known | sizes))
 
@@ -60,7 +73,10 @@ def lay_out(
     Raises
     ------
     ModelError
-        If the network does not take such patches, or nothing is left of them.
+        If the network does not take such patches, nothing is left of them, or what shall run it
+        does not know a layer.
+    BackendError
+        If what shall run it is missing.
     ConfigError
         If a shard is not a whole number of chunks.
     """
@@ -87,8 +103,10 @@ def lay_out(
         shard=shard,
         chunk=chunk,
         channels=network.channels,
-        working_bytes=network.working_bytes(patch),
+        working_bytes=network.working_bytes(patch, settings.batch),
         model_bytes=model_bytes,
+        backend=network.backend,
+        isa=network.isa,
     )
 
 

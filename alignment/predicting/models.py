@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from alignment.errors import ConfigError
+from inference.errors import ConfigError as InferenceConfigError
 from inference.errors import ModelError
 from storage import store
 
@@ -33,7 +34,7 @@ def model_errors() -> Iterator[None]:
     """Let errors about a model, which `inference` raises, be errors of a setting."""
     try:
         yield
-    except ModelError as error:
+    except (ModelError, InferenceConfigError) as error:
         raise ConfigError(str(error)) from error
     except ImportError as error:
         raise ConfigError(f"the model cannot be loaded here: {error}") from error

@@ -16,10 +16,10 @@ from alignment.driving.kinds import PREDICTION, kind_of
 from alignment.errors import ConfigError, DataError
 from alignment.predicting.config import PredictConfig, parse_predict_config
 from alignment.predicting.figures import Figures, check_limits, figures
-from alignment.predicting.layout import Layout, lay_out
+from alignment.predicting.layout import Layout
 from alignment.predicting.models import model_bytes, model_errors
+from alignment.predicting.networks import laid_out
 from alignment.runs import check_kept, definition
-from inference.backends.files import load_network
 from inference.network import ZYX
 from storage.commit import records
 from storage.commit.keys import run_key
@@ -131,6 +131,7 @@ def prepare_told(
         "run_uri": prepared.run_uri,
         "figures": prepared.figures.as_dict(),
         "layout": prepared.layout.as_dict(),
+        "by": prepared.layout.by,
     }
 
 
@@ -147,9 +148,7 @@ def _laid_out(frozen: Mapping[str, Any]) -> Layout:
     data = model_bytes(frozen["model"]["uri"])
     z, y, x = frozen["shape"]
     with model_errors():
-        network = load_network(data)
-        config = parse_predict_config(frozen["config"])
-        return lay_out((z, y, x), config, network, model_bytes=len(data))
+        return laid_out(data, (z, y, x), parse_predict_config(frozen["config"]))
 
 
 def _checked(layout: Layout, frozen: Mapping[str, Any]) -> Figures:

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.errors import DataError
-from alignment.predicting.layout import lay_out
+from alignment.predicting.layout import Layout
 from alignment.predicting.models import model_bytes, model_errors
+from alignment.predicting.networks import laid_out
 from alignment.predicting.runs import MODEL_PHASE, SHARDS, Prediction, layout_of, load
 from alignment.stages.units import Phase, Record, Ref, Unit, Whole
-from inference.backends.files import load_network
-from inference.network import PatchNetwork
+from inference.backends.files import load_network, on_engine
+from inference.network import Backend, PatchNetwork
 from inference.overlap import predict_block
 from storage.commit import records
 from storage.commit.keys import canonical
@@ -36,7 +37,10 @@ from storage.volume import open_array, read, write_region, write_unit
 
 MODEL = "model.keras"
 """The model in the run."""
-RUNTIMES = ("keras", "tensorflow", "tensorflow-cpu")
+RUNTIMES: dict[Backend, tuple[str, ...]] = {
+    "keras": ("keras", "tensorflow", "tensorflow-cpu"),
+    "engine": ("keras",),  # reads the file; the engine itself is of the project's sources
+}
 """Libraries through whose hands a network's numbers go, beside those of every stage."""
 
 SCALES: dict[str, Callable[[NDArray[Any]], NDArray[np.float32]]] = {
@@ -77,7 +81,7 @@ def reads_model(_: Unit, *, run_uri: str) -> list[str]:
         f"model {run.model_digest}",
         f"settings {canonical(settings).decode()}",
         f"shape {list(run.shape)}",
-        *_runtimes(),
+        *_runtimes("keras"),
     ]
 
 
@@ -90,10 +94,10 @@ def freeze_model(_: Unit, *, run_uri: str) -> Record:
             f"{run.model_uri} was changed since the run was made. Start a new run with it"
         )
     with model_errors():
-        network = load_network(data)
-        layout = lay_out(run.shape, run.config, network, model_bytes=len(data))
+        layout = laid_out(data, run.shape, run.config)
     create_bytes(join(run_uri, MODEL), data)
-    return {**layout.as_dict(), "digest": run.model_digest, "runtimes": _runtimes()}
+    runtimes = _runtimes(layout.backend)
+    return {**layout.as_dict(), "digest": run.model_digest, "runtimes": runtimes}
 
 
 def reads_shards(box: Box, *, run_uri: str) -> list[Ref | str]:
@@ -105,7 +109,8 @@ def reads_shards(box: Box, *, run_uri: str) -> list[Ref | str]:
     seen = Box(low, high, box.mip).clip(run.shape)
     return [
         f"model {run.model_digest}",
-        *_runtimes(),
+        f"by {layout.backend} {layout.isa}",
+        *_runtimes(layout.backend),
         f"settings {canonical(settings).decode()}, stored as {run.config.volume.dtype}",
         f"patches of {layout.patch} in shards of {layout.shard}, chunks of {layout.chunk}",
         f"sees {seen.start} to {seen.stop}",
@@ -153,7 +158,7 @@ def predict_shard(box: Box, *, run_uri: str) -> Record:
     voxels = read(run.source, Box(low, high, box.mip))
     with model_errors():
         values = predict_block(
-            _network(_Model(run.model_digest, join(run_uri, MODEL))),
+            _network(_model_of(run, layout)),
             voxels,
             layout.grid,
             box.start,
@@ -198,7 +203,15 @@ def encoded(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
 @dataclass(frozen=True)
 class _Model:
     digest: str
+    backend: Backend
+    isa: str
+    threads: int
     uri: str = field(compare=False)
+
+
+def _model_of(run: Prediction, layout: Layout) -> _Model:
+    uri = join(run.uri, MODEL)
+    return _Model(run.model_digest, layout.backend, layout.isa, run.config.limits.threads, uri)
 
 
 @lru_cache(maxsize=1)
@@ -207,12 +220,15 @@ def _network(model: _Model) -> PatchNetwork:
     data = read_bytes(model.uri)
     if digest_of(data) != model.digest:
         raise DataError(f"{model.uri} was changed; mend it with `petalign repair`")
-    return load_network(data)
+    network = load_network(data)
+    if model.backend == "keras":
+        return network
+    return on_engine(network, isa=model.isa, threads=model.threads)
 
 
-def _runtimes() -> list[str]:
+def _runtimes(backend: Backend) -> list[str]:
     found = []
-    for name in RUNTIMES:
+    for name in RUNTIMES[backend]:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

@@ -21,11 +21,12 @@ MEMBERS = {"config.json": 16 * 2**20, "metadata.json": 2**20, "model.weights.h5"
 
 MODELS = ("Functional", "Sequential")
 LAYERS = (
-    "InputLayer", "Conv3D", "Conv3DTranspose", "MaxPooling3D", "AveragePooling3D", "UpSampling3D",
-    "ZeroPadding3D", "Cropping3D", "BatchNormalization", "LayerNormalization", "GroupNormalization",
-    "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Add", "Subtract", "Multiply",
-    "Average", "Maximum", "Minimum", "Concatenate", "Dropout", "SpatialDropout3D", "GaussianNoise",
-    "Rescaling", "Identity",
+    "InputLayer", "Conv3D", "Conv2D", "Conv3DTranspose", "Conv2DTranspose", "MaxPooling3D",
+    "MaxPooling2D", "AveragePooling3D", "AveragePooling2D", "UpSampling3D", "UpSampling2D",
+    "ZeroPadding3D", "ZeroPadding2D", "Cropping3D", "Cropping2D", "BatchNormalization",
+    "LayerNormalization", "GroupNormalization", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU",
+    "Softmax", "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate",
+    "Dropout", "SpatialDropout3D", "SpatialDropout2D", "GaussianNoise", "Rescaling", "Identity",
 )  # fmt: skip
 HELPERS = {
     "keras": ("DTypePolicy",),

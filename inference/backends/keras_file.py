@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inference.backends.keras_archive import inspect
 from inference.errors import ModelError
 from inference.keras_on_tensorflow import keras, tf
-from inference.network import ZYX
+from inference.network import ZYX, Backend
 
 _LOADING = threading.Lock()
 """Keras keeps what it is loading in a global scope."""
@@ -28,8 +28,30 @@ except RuntimeError:  # somebody used it before in this process, with threads of
     pass
 
 
+def read_model(data: bytes) -> Any:
+    """Return the model of a `.keras` file, after a look whether it may be opened.
+
+    Raises
+    ------
+    ModelError
+        If it holds more than known layers and weights, or Keras cannot load it.
+    """
+    inspect(data)
+    with _LOADING, tempfile.TemporaryDirectory(prefix="petalign-model-") as folder:
+        file = Path(folder) / "model.keras"
+        file.write_bytes(data)
+        try:
+            return keras.saving.load_model(file, compile=False, safe_mode=True)
+        except Exception as error:
+            raise ModelError(
+                f"Keras {keras.__version__} cannot load the model: {_short(error)}"
+            ) from error
+
+
 class KerasNetwork:
     """A Keras model as an `inference.network.PatchNetwork`.
+
+    A model of images (batch, y, x, channel) sees each section of a patch by itself.
 
     Parameters
     ----------
@@ -42,58 +64,65 @@ class KerasNetwork:
         If it holds more than known layers and weights, or does not map a volume to a volume.
     """
 
+    backend: Backend = "keras"
+    isa = ""
+
     def __init__(self, data: bytes) -> None:
-        inspect(data)
+        self.model = read_model(data)
         self.digest = blake3(data).hexdigest()
-        with _LOADING, tempfile.TemporaryDirectory(prefix="petalign-model-") as folder:
-            file = Path(folder) / "model.keras"
-            file.write_bytes(data)
-            try:
-                self._model = keras.saving.load_model(file, compile=False, safe_mode=True)
-            except Exception as error:
-                raise ModelError(
-                    f"Keras {keras.__version__} cannot load the model: {_short(error)}"
-                ) from error
+        self.is_flat = len(self.model.inputs[0].shape) == 4
+        """Whether it is a model of images."""
         self.patch, self.channels = self._sizes()
         self._call = tf.function(
-            lambda patches: self._model(patches, training=False), autograph=False
+            lambda patches: self.model(patches, training=False), autograph=False
         )
 
     def _sizes(self) -> tuple[ZYX | None, int]:
         """Return the size of patches that the model was made for, None for any, and channels."""
-        inputs, outputs = self._model.inputs, self._model.outputs
-        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 5:
+        inputs, outputs = self.model.inputs, self.model.outputs
+        ranks = {len(tensor.shape) for tensor in (*inputs, *outputs)}
+        if len(inputs) != 1 or len(outputs) != 1 or ranks not in ({4}, {5}):
             raise ModelError(
                 f"the model has the inputs {[tuple(i.shape) for i in inputs]} and outputs "
                 f"{[tuple(o.shape) for o in outputs]}; expected one of each, (batch, z, y, x, "
-                "channel)"
+                "channel) or (batch, y, x, channel)"
             )
-        _, z, y, x, channel = inputs[0].shape
+        _, *size, channel = inputs[0].shape
         if channel != 1 or outputs[0].shape[-1] is None:
             raise ModelError(
                 f"the model takes {channel} channels and gives {outputs[0].shape[-1]}; a volume "
                 "has 1, and what it gives must be known"
             )
-        size = (z, y, x)
-        if None in size and size != (None, None, None):
+        if None in size and any(size):
             raise ModelError(
-                f"the model takes patches of {size} (z, y, x); save it with all of them or none"
+                f"the model takes patches of {tuple(size)} (z, y, x); save it with all of them or "
+                "none"
             )
-        return (None if z is None else (z, y, x)), int(outputs[0].shape[-1])
+        channels = int(outputs[0].shape[-1])
+        if None in size:
+            return None, channels
+        z, y, x = (1, *size) if self.is_flat else size
+        return (z, y, x), channels
+
+    def batched(self, patch: ZYX, batch: int = 1) -> tuple[int, ...]:
+        """Return the shape in which the model takes patches: sections are images of their own."""
+        return (batch * patch[0], *patch[1:], 1) if self.is_flat else (batch, *patch, 1)
 
     def shrink(self, patch: ZYX) -> ZYX:
         """Return by how many voxels the output is smaller, at either side; see `PatchNetwork`."""
-        if self.patch not in (None, patch):
+        of_images = self.is_flat and self.patch and self.patch[1:] == patch[1:]
+        if self.patch not in (None, patch) and not of_images:
             raise ModelError(
                 f"the model takes patches of {self.patch} (z, y, x), got {patch}; leave "
                 "patches.patch_px empty"
             )
         try:
-            _, z, y, x, _ = self._model.compute_output_shape((1, *patch, 1))
+            made = self.model.compute_output_shape(self.batched(patch))
         except Exception as error:
             raise ModelError(
                 f"the model does not take patches of {patch} (z, y, x): {_short(error)}"
             ) from error
+        z, y, x = made[:-1] if self.is_flat else made[1:-1]
         less = [p - n for p, n in zip(patch, (z, y, x), strict=True)]
         if any(n % 2 or n < 0 for n in less):
             raise ModelError(
@@ -103,19 +132,19 @@ class KerasNetwork:
             )
         return less[0] // 2, less[1] // 2, less[2] // 2
 
-    def working_bytes(self, patch: ZYX) -> int:
-        """Return what the layers' outputs take for one patch while each is still needed."""
-        layers = self._model.layers
+    def working_bytes(self, patch: ZYX, batch: int = 1) -> int:
+        """Return what the layers' outputs take for a batch while each is still needed."""
+        layers = self.model.layers
         made = [_listed(layer.output) for layer in layers]
         outputs = [tensor for tensors in made for tensor in tensors]
         shapes = _listed(
-            keras.Model(self._model.inputs, outputs).compute_output_shape((1, *patch, 1))
+            keras.Model(self.model.inputs, outputs).compute_output_shape(self.batched(patch, batch))
         )
-        sizes = [4 * int(prod(shape[1:])) for shape in shapes]
+        sizes = [4 * int(prod(shape)) for shape in shapes]
         size_of = {id(tensor): size for tensor, size in zip(outputs, sizes, strict=True)}
         # Layers are in the order in which they are computed; the model's own outputs stay.
         last = {id(t): n for n, layer in enumerate(layers) for t in _listed(layer.input)}
-        last |= {id(tensor): len(layers) for tensor in self._model.outputs}
+        last |= {id(tensor): len(layers) for tensor in self.model.outputs}
         most, live = 0, dict[int, int]()
         for n, tensors in enumerate(made):
             fresh = {id(tensor): size_of[id(tensor)] for tensor in tensors}
@@ -127,7 +156,10 @@ class KerasNetwork:
 
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map patches; see `PatchNetwork`."""
-        return np.asarray(self._call(patches), dtype=np.float32)
+        batch, z, y, x, _ = patches.shape
+        given = patches.reshape(self.batched((z, y, x), batch))
+        made = np.asarray(self._call(given), dtype=np.float32)
+        return made.reshape(batch, -1, *made.shape[-3:])
 
 
 def _listed(output: Any) -> list[Any]:

@@ -82,7 +82,7 @@ class PreparePredictionOperator(BaseOperator):
             told = hook.call(PREPARE, volume, model, target, config, version_of(params[AT]))
         except (*FINAL_ERRORS, MissingError) as error:
             raise AirflowFailException(str(error)) from error
-        self.log.info("run %s", told["run_uri"])
+        self.log.info("run %s, computed by %s", told["run_uri"], told["by"])
         for name, value in told["figures"].items():
             self.log.info("%s: %s", name, f"{value:,}")
         context["ti"].xcom_push("figures", told["figures"])

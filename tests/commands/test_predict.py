@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.cli import app
+from inference import native
 from storage import open_prediction
 from tests.networks import model_file
 from tests.published import publish_aligned, texture
@@ -50,6 +51,7 @@ def test_a_prediction_is_planned_run_looked_at_and_resumed(petalign, tmp_path):
     done = petalign("predict", "aligned", "model.keras", "out", *SMALL)
     assert done.exit_code == 0, done.output
     assert "24 patches of (10, 38, 38)" in done.stderr
+    assert f"computed by {'the engine' if native.widest() else 'Keras'}" in done.stderr
     assert "version 1" in done.stdout
     assert open_prediction(tmp_path / "out").shape == (2, 8, 100, 90)
 

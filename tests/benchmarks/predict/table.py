@@ -19,7 +19,7 @@ from alignment.blockwise import local_client
 from alignment.predicting.driver import run_prediction
 from alignment.predicting.figures import GIB
 from alignment.predicting.runs import Prepared, prepare
-from inference.backends.files import load_network
+from inference.backends.files import load_network, on_engine
 from storage.ledger import StageState, read_state
 from tests.pages import write_table
 from tests.published import publish_aligned, texture
@@ -36,6 +36,7 @@ class Case:
     patch: tuple[int, int, int]
     batch: int = 1
     channels: int = 1
+    backend: str = "keras"
 
 
 CASES = (
@@ -44,6 +45,10 @@ CASES = (
     Case(16, (40, 160, 160)),
     Case(8, (24, 96, 96), batch=4),
     Case(8, (24, 96, 96), channels=12),
+    Case(8, (24, 96, 96), backend="engine"),
+    Case(8, (40, 160, 160), backend="engine"),
+    Case(16, (40, 160, 160), backend="engine"),
+    Case(8, (24, 96, 96), batch=4, backend="engine"),
 )
 
 
@@ -90,6 +95,7 @@ def measure(case: Case, folder: Path) -> Measured:
     write_model(model, case)
     settings = {
         "patches": {"patch_px": case.patch, "margin_px": (4, 16, 16), "batch": case.batch},
+        "network": {"backend": case.backend},
         "volume": {"shard": [32, 128, 128], "chunk": [32, 64, 64]},
     }
     with local_client(1, memory_limit="12GiB") as client:
@@ -103,7 +109,8 @@ def measure(case: Case, folder: Path) -> Measured:
 
 def bare(case: Case, model: Path, patches: int) -> float:
     """Return the processor time of the network for so many patches, by its median."""
-    network = load_network(model.read_bytes())
+    read = load_network(model.read_bytes())
+    network = on_engine(read) if case.backend == "engine" else read
     batch = np.random.default_rng(0).random((case.batch, *case.patch, 1), np.float32)
     network(batch)
     times = []
@@ -118,7 +125,7 @@ def row(case: Case, measured: Measured) -> str:
     """Return a line of the table."""
     found, state = measured.prepared.figures, measured.state
     cells = (
-        case.filters, " x ".join(map(str, case.patch)), case.batch, case.channels,
+        case.backend, case.filters, " x ".join(map(str, case.patch)), case.batch, case.channels,
         f"{found.patches:,}", f"{found.overhead:.2f}",
         f"{found.worker_bytes / GIB:.2f}", f"{state.peak_bytes / GIB:.2f}",
         f"{found.bytes_written / 1e6:.1f}", f"{state.bytes_written / 1e6:.1f}",
@@ -128,9 +135,10 @@ def row(case: Case, measured: Measured) -> str:
 
 
 HEAD = """\
-| filters | patch | batch | channels | patches | voxels seen for one kept | worker GiB, planned \
-| measured | written MB, planned | measured | CPU-s of all shards | of the network alone |
-|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"""
+| by | filters | patch | batch | channels | patches | voxels seen for one kept \
+| worker GiB, planned | measured | written MB, planned | measured | CPU-s of all shards \
+| of the network alone |
+|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"""
 
 
 def main() -> None:
