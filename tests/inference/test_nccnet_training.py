@@ -15,7 +15,7 @@ import cv2
 from inference.config import NCCNetConfig, NCCTrainingConfig
 from inference.errors import TrainingError
 from inference.model_file import read_model
-from inference.nccnet_training import train
+from inference.nccnet_training import _Trainer, train
 from inference.pair_samples import PairPlace
 from inference.training_files import CHECKPOINT, EVENTS, LOG, MODEL
 
@@ -91,6 +91,19 @@ def test_the_best_network_is_a_model_like_any_other(whole):
     assert (folder / EVENTS).stat().st_size > 100 * len(seen)
     state = json.loads(str(np.load(folder / CHECKPOINT)["state"]))
     assert state["progress"]["best"] == max(progress.r_delta for progress in seen)
+
+
+def test_rims_are_seen_by_the_network_and_not_correlated(tmp_path):
+    trainer, random = _Trainer(CONFIG, tmp_path), np.random.default_rng(3)
+    search, template = (random.uniform(0, 255, (2, n, n, 1)).astype(np.float32) for n in (80, 48))
+    place = np.array([[5, 9], [12, 4]])
+    other = [random.uniform(0, 255, image.shape).astype(np.float32) for image in (search, template)]
+    for changed, image in zip(other, (search, template), strict=True):
+        changed[:, 8:-8, 8:-8] = image[:, 8:-8, 8:-8]
+    grey = [trainer._margins(images, place) for images in ([search, template], other)]
+    np.testing.assert_array_equal(*grey)
+    levels = [trainer.model(images)[-1].numpy() for images in (search, other[0])]
+    assert (levels[0] != levels[1])[:, 8:-8, 8:-8].any()
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(whole):
