@@ -107,3 +107,12 @@ def build(sources: Sources) -> list[str]:
         else:
             return compiler
     return []
+
+
+def build_and_say(sources: Sources, name: str, missing: str) -> None:
+    """Compile all libraries and print by what, or what is missing without them."""
+    used = build(sources)
+    if used:
+        print(f"compiled {name} ({', '.join(isas())}) with {' '.join(used)}")
+    else:
+        print(f"no C++ compiler compiles {name}: {missing}")
