@@ -50,7 +50,12 @@ def step(
         )
     else:
         weights = packing.winograd(
-            op.kernel, given.positions, tile=choice.tile, group=group, groups=groups
+            op.kernel,
+            given.positions,
+            tile=choice.tile,
+            slices=choice.slices,
+            group=group,
+            groups=groups,
         )
     arrays = {"weights": weights, "bias": _padded(op.bias, group * groups)}
     if op.residual is not None:
@@ -63,6 +68,7 @@ def step(
         "pixels": choice.pixels,
         "tile": choice.tile,
         "tiles": choice.tiles,
+        "slices": choice.slices,
         "depth_parts": _depth_parts(work, choice, threads),
     }
     sides = " x ".join(map(str, work.sides))
@@ -90,7 +96,8 @@ def _depth_parts(work: Work, choice: Choice, threads: int) -> int:
     depth, height, width = work.size
     tiles = -(-height // choice.tile) * -(-width // choice.tile)
     pieces = -(-tiles // choice.tiles)
-    most = depth if work.sides[0] == 1 else max(depth // work.sides[0], 1)
+    together = max(work.sides[0], choice.slices)
+    most = depth if together == 1 else max(depth // together, 1)
     return max(1, min(-(-_PIECES * threads // pieces), most))
 
 

@@ -66,6 +66,7 @@ class Op(ctypes.Structure):
         ("pixels", c_int32),
         ("tile", c_int32),
         ("tiles", c_int32),
+        ("slices", c_int32),
         ("depth_parts", c_int32),
         ("channel", c_int32),
         ("input", Tensor),
