@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +43,14 @@ def test_every_width_of_vectors_gives_the_same_bits(holes):
             np.testing.assert_array_equal(other[0][0].offset, first[0][0].offset)
             np.testing.assert_array_equal(other[0][0].r_delta, first[0][0].r_delta)
             np.testing.assert_array_equal(other[0][0].mirror, first[0][0].mirror)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux says what it has")
+@pytest.mark.parametrize("kernels", [native.KERNELS, inference.native.KERNELS])
+def test_the_widest_vectors_of_this_processor_are_used(kernels):
+    flags = Path("/proc/cpuinfo").read_text().split()
+    wide = [isa for isa, flag in (("avx512", "avx512vl"), ("avx2", "avx2")) if flag in flags]
+    assert kernels.widest() == (wide[0] if wide else "portable")
 
 
 @pytest.mark.parametrize("kernels", [native.KERNELS, inference.native.KERNELS])
