@@ -14,6 +14,7 @@ from inference.engine.ops import Array, Conv, Shape, TransposedConv
 from inference.engine.program import Somewhere, Step
 from inference.native.structures import Kind
 
+_STREAMED_BYTES = 4_000_000  # of a result that would push all else out of the caches
 _PIECES = 4  # of work for each thread, at least, where there are several
 
 
@@ -70,6 +71,7 @@ def step(
         "tiles": choice.tiles,
         "slices": choice.slices,
         "depth_parts": _depth_parts(work, choice, threads),
+        "is_streamed": choice.kernel == "winograd" and _is_large(out),
     }
     sides = " x ".join(map(str, work.sides))
     return Step(
@@ -83,6 +85,10 @@ def step(
         arrays,
         scratch_floats(work, choice),
     )
+
+
+def _is_large(out: Somewhere) -> bool:
+    return isinstance(out, Place) and 4 * out.buffer.floats >= _STREAMED_BYTES
 
 
 def _padded(values: Array, size: int) -> Array:

@@ -68,6 +68,7 @@ class Op(ctypes.Structure):
         ("tiles", c_int32),
         ("slices", c_int32),
         ("depth_parts", c_int32),
+        ("is_streamed", c_int32),
         ("channel", c_int32),
         ("input", Tensor),
         ("output", Tensor),

@@ -35,6 +35,7 @@ struct Winograd {
             const int part = piece % op.depth_parts;
             work.run(op.out.depth * part / op.depth_parts,
                      op.out.depth * (part + 1) / op.depth_parts);
+            if (op.is_streamed) end_stream();
         });
     }
 
@@ -273,7 +274,10 @@ struct Winograd {
                 activate(values, op.activation, op.alpha);
 #pragma GCC unroll 8
                 for (int j = 0; j < M; ++j)
-                    if (IS_WHOLE || j < width) store(to + i * op.out.row + j * L, values[j]);
+                    if (IS_WHOLE && op.is_streamed)
+                        stream(to + i * op.out.row + j * L, values[j]);
+                    else if (IS_WHOLE || j < width)
+                        store(to + i * op.out.row + j * L, values[j]);
             }
         }
     };
