@@ -7,7 +7,6 @@ from typing import Any
 
 from tests.benchmarks.engine.peers.exchange import Network
 
-
 VARIANTS = ("eager", "channels last", "compiled")
 
 
