@@ -56,16 +56,28 @@ def hold(
     key: str,
     threads: int,
     rounds: int,
-    ways: Sequence[str] | None = None,
+    ways: Sequence[str],
     peers_python: Path = PEERS_PYTHON,
 ) -> Race:
     """Race a network; who fails has a row that says why."""
-    with tempfile.TemporaryDirectory(prefix="petalign-bench-") as name, ExitStack() as stack:
-        folder = Path(name)
-        _export(key, folder)
-        network = exchange.load(folder)
-        entered = [Entrant(way) for way in ways or ways_for(key)]
-        peak = peak_gflop_s(threads)
+    with tempfile.TemporaryDirectory(prefix="petalign-bench-") as name:
+        _export(key, Path(name))
+        return hold_in(Path(name), find(key).title, threads, rounds, ways, peers_python)
+
+
+def hold_in(
+    folder: Path,
+    title: str,
+    threads: int,
+    rounds: int,
+    ways: Sequence[str],
+    peers_python: Path = PEERS_PYTHON,
+) -> Race:
+    """Race the network that a folder holds."""
+    network = exchange.load(folder)
+    entered = [Entrant(way) for way in ways]
+    peaks = [peak_gflop_s(threads)]
+    with ExitStack() as stack:
         workers = {}
         for one in entered:
             worker = stack.enter_context(Worker(one.way, folder, threads, peers_python))
@@ -76,19 +88,19 @@ def hold(
             shift = round_ % max(len(ready), 1)
             for one in ready[shift:] + ready[:shift]:
                 _turn(one, workers[one.way])
-        peaks = [rate for rate in (peak, peak_gflop_s(threads)) if rate]
-        shape = network.array("expected").shape
-        return Race(
-            key,
-            find(key).title,
-            threads,
-            gflop(read_graph(network)) * shape[0],
-            int(shape[0] * np.prod(shape[2:])),
-            max(peaks, default=None),
-            machine("numpy"),
-            sources(),
-            entered,
-        )
+    peaks.append(peak_gflop_s(threads))
+    batch, _, *size = network.array("expected").shape
+    return Race(
+        network.key,
+        title,
+        threads,
+        gflop(read_graph(network)) * batch,
+        batch * int(np.prod(size)),
+        max((rate for rate in peaks if rate), default=None),
+        machine("numpy"),
+        sources(),
+        entered,
+    )
 
 
 def gflop(graph: Graph) -> float:

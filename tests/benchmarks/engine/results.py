@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,20 @@ class Race:
         beside.replace(path)
 
 
-def saved(key: str, threads: int) -> Race | None:
-    """Return an earlier race of the sources that lie here, or nothing."""
+def saved(key: str, threads: int, ways: Iterable[str] = (), rounds: int = 1) -> Race | None:
+    """Return an earlier race of the sources that lie here, or nothing.
+
+    All of `ways` must have run in it, `rounds` times or more; a race in which a way failed is held
+    again, since a library may be there now.
+    """
     path = _path(key, threads)
     if not path.exists():
         return None
     read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     read["entrants"] = [Entrant(**one) for one in read["entrants"]]
     race = Race(**read)
-    return race if race.sources == sources() else None
+    run = {one.way for one in race.entrants if len(one.wall_s) >= rounds}
+    return race if race.sources == sources() and run.issuperset(ways) else None
 
 
 def sources() -> str:

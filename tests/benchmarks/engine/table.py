@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.benchmarks.engine import goals, reports
 from tests.benchmarks.engine.networks import GOALS, TWELVE
-from tests.benchmarks.engine.race import PEERS_PYTHON, hold
+from tests.benchmarks.engine.race import PEERS_PYTHON, hold, ways_for
 from tests.benchmarks.engine.results import Race, saved
 from tests.pages import write_table
 
@@ -43,9 +43,10 @@ def main() -> None:
         races = []
         for key in keys:
             rounds = arguments.rounds or (7 if key in GOALS else 3)
-            race = None if arguments.fresh else saved(key, threads)
+            entered = ways or ways_for(key)
+            race = None if arguments.fresh else saved(key, threads, entered, rounds)
             if race is None:
-                race = hold(key, threads, rounds, ways or None, arguments.peers)
+                race = hold(key, threads, rounds, entered, arguments.peers)
                 race.save()
             races.append(race)
             print(reports.details([race]), flush=True)
