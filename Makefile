@@ -3,6 +3,8 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VENV_BENCH := .venv-bench
+PEERS := tests/benchmarks/engine/requirements.txt
 # A test whose time-out (pyproject.toml) is swallowed by an event loop or a broad except would wait
 # for ever: then the process ends, with the stacks of all threads.
 BACKSTOP := -o faulthandler_timeout=720 -o faulthandler_exit_on_timeout=true
@@ -66,10 +68,24 @@ format: install
 bench: install
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
-bench-engine: install
+# An hour or two; what was raced is kept in .benchmarks/engine, so that it may be cut short.
+bench-engine: install $(VENV_BENCH)/.installed
 	@$(BIN)/python -m tests.benchmarks.engine.table --write
-	@$(BIN)/python -m tests.benchmarks.engine.table --threads 2 --write
+	@$(BIN)/python -m tests.benchmarks.engine.sweep --write
+	@$(BIN)/python -m tests.benchmarks.engine.layers --write
+	@$(BIN)/python -m tests.benchmarks.engine.cost --write
 	@$(BIN)/python -m tests.benchmarks.engine.ablation --write
+
+# What the engine is compared with: no part of requirements.lock, and on a Python of its own, 3.11
+# if there is one: some indexes have PyTorch without CUDA (0.2 GB, not gigabytes) for that one only.
+$(VENV_BENCH)/.installed: $(PEERS)
+	@for python in $(BENCH_PYTHON) python3.11 "$$(.ci/find-python)"; do \
+	    "$$python" -c 'import ensurepip, venv' 2>/dev/null && break; done \
+	    && echo "setting up $(VENV_BENCH) with $$python" && "$$python" -m venv --clear $(VENV_BENCH)
+	@$(VENV_BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r $(PEERS) \
+	    || grep -v '^#' $(PEERS) | xargs -n 1 $(VENV_BENCH)/bin/python -m pip install --quiet \
+	    || echo "some peers could not be installed: their rows will say so"
+	@touch $@
 
 bench-match: install
 	@$(BIN)/python -m tests.benchmarks.match.table
@@ -118,4 +134,4 @@ lock: install
 	    --no-emit-index-url --quiet --output-file requirements.lock
 
 clean:
-	@rm -rf $(VENV) alignment/native/*.so inference/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV_BENCH) alignment/native/*.so inference/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -71,6 +71,12 @@ def hold(contest: Contest, rounds: int) -> list[Result]:
         shift = round_ % len(names)
         for name in names[shift:] + names[:shift]:
             turns[name].append(_turn(contest, name))
+    return compared(contest, turns)
+
+
+def compared(contest: Contest, turns: dict[str, list[Turn]]) -> list[Result]:
+    """Return what turns come to that were timed anywhere, one of each way in every round."""
+    names = list(turns)
     whole = {name: [_for_all(t, contest, name) for t in turns[name]] for name in names}
     base = whole[names[0]]
     results = []

@@ -14,7 +14,7 @@ import numpy as np
 
 from inference.engine import from_keras, passes
 from inference.engine.engine import Engine, Settings
-from tests.benchmarks.engine.contests import NETWORKS
+from tests.benchmarks.engine.networks import find
 from tests.benchmarks.machine import machine
 from tests.benchmarks.rounds import Contest, Result, hold
 from tests.pages import write_table
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    network = NETWORKS["A"]
+    network = find("A")
     shape = network.batch[1:]
     graph = from_keras.read(network.build(), shape)
     x = np.random.default_rng(0).uniform(-1, 1, network.batch).astype(np.float32)

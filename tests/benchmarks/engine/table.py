@@ -1,67 +1,78 @@
-"""Print the table of the engine: ``python -m tests.benchmarks.engine.table``.
+"""Race the engine against its peers: ``python -m tests.benchmarks.engine.table``.
 
-``--nets ABC`` names the networks, ``--rounds N`` the rounds, ``--threads N`` the threads;
-``--write`` puts the table between its markers in docs/engine.md, that of several threads between
-others.
+``--networks A,B,C,twelve`` names networks (keys of `networks.find`), ``--threads 1,2`` the threads,
+``--ways "engine;OpenVINO, float32"`` who takes part, ``--rounds N`` the rounds. What was raced by
+the engine's present sources is kept and not raced again, unless ``--fresh`` is given, so that a
+run that was cut short goes on. ``--write`` puts the tables between their markers in
+docs/performance.md; ``--peers`` names the Python that has the peers.
 """
 
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
+from collections.abc import Sequence
+from pathlib import Path
 
-from tests.benchmarks.machine import machine
-from tests.benchmarks.rounds import Contest, Result, hold
+from tests.benchmarks.engine import goals, reports
+from tests.benchmarks.engine.networks import GOALS, TWELVE
+from tests.benchmarks.engine.race import PEERS_PYTHON, hold, ways_for
+from tests.benchmarks.engine.results import Race, saved
 from tests.pages import write_table
 
 
 def main() -> None:
-    """Hold the contests and print, or write, their table as markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nets", default="ABC")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
+    """Hold the races and print, or write, their tables as markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", default="A,B,C,twelve")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--ways", default="")
+    parser.add_argument("--rounds", type=int, default=0, help="7 for A, B and C, 3 for others")
+    parser.add_argument("--peers", type=Path, default=PEERS_PYTHON)
+    parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    _use_threads(arguments.threads)
-    from tests.benchmarks.engine.contests import NETWORKS, enter, gflop
-
-    libraries = ["tensorflow-cpu", "keras", *(["openvino"] if find_spec("openvino") else [])]
-    lines = [
-        f"{machine(*libraries)} Threads: {arguments.threads}.",
-        "",
-        "| network | way | s | CPU-s | times the engine's CPU-s | lowest ... highest, by time | "
-        "GFLOP per CPU-s | largest difference |",
-        "|---|---|--:|--:|--:|---|--:|--:|",
+    keys = [
+        key
+        for name in arguments.networks.split(",")
+        for key in (TWELVE if name == "twelve" else [name])
     ]
-    for name in arguments.nets:
-        entry = enter(NETWORKS[name], arguments.threads)
-        work = gflop(entry)
-        contest = Contest(entry.network.title, work, entry.ways, unit="GFLOP", per=1.0)
-        for result in hold(contest, arguments.rounds):
-            lines.append(_row(entry.network.title, result, work, entry.errors[result.way]))
-            print(lines[-1], flush=True)
-    text = "\n".join(lines)
-    print(text)
-    if arguments.write:
-        name = "bench-engine" if arguments.threads == 1 else "bench-engine-threads"
-        write_table("engine.md", name, text)
+    ways = [way for way in arguments.ways.split(";") if way]
+    for threads in map(int, arguments.threads.split(",")):
+        races = []
+        for key in keys:
+            rounds = arguments.rounds or (7 if key in GOALS else 3)
+            entered = ways or ways_for(key)
+            race = None if arguments.fresh else saved(key, threads, entered, rounds)
+            if race is None:
+                race = hold(key, threads, rounds, entered, arguments.peers)
+                race.save()
+            races.append(race)
+            print(reports.details([race]), flush=True)
+        text = table(races)
+        print(text)
+        if arguments.write:
+            write_table("performance.md", f"bench-engine-{threads}", text)
 
 
-def _row(title: str, result: Result, work: float, error: float) -> str:
-    seconds, cpu = work / result.per_s, work / result.per_cpu_s
-    spread = f"{1 / result.highest:.2f} ... {1 / result.lowest:.2f}"
-    return (
-        f"| {title} | {result.way} | {seconds:.3f} | {cpu:.3f} | {1 / result.cpu_ratio:.2f} "
-        f"| {spread} | {result.per_cpu_s:.0f} | {error:.0e} |"
+def table(races: Sequence[Race]) -> str:
+    """Return goals, summary and all rows of one number of threads."""
+    return "\n".join(
+        [
+            reports.heading(races),
+            "",
+            goals.judged(races),
+            "",
+            "Times as long as the engine takes (and times its processor time):",
+            "",
+            reports.summary(races),
+            "",
+            "Everything measured:",
+            "",
+            reports.details(races),
+        ]
     )
-
-
-def _use_threads(threads: int) -> None:
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 if __name__ == "__main__":
