@@ -9,10 +9,11 @@ from typing import Any
 from alignment.errors import ConfigError
 from alignment.predicting.config import PredictConfig
 from alignment.predicting.layout import Layout
+from inference.network import Backend
 from storage.grid import tile
 
-PROCESS_BYTES = 750 * 2**20
-"""Of a worker that has imported TensorFlow and waits."""
+PROCESS_BYTES: dict[Backend, int] = {"engine": 300 * 2**20, "keras": 750 * 2**20}
+"""Of a worker that has imported what it computes by, and waits."""
 GIB = 2**30
 
 
@@ -70,7 +71,7 @@ def figures(layout: Layout, config: PredictConfig) -> Figures:
         bytes_read=read,
         bytes_written=layout.channels * prod(shape) * item,
         block_bytes=block,
-        worker_bytes=PROCESS_BYTES + 2 * layout.model_bytes + block,
+        worker_bytes=PROCESS_BYTES[layout.backend] + 2 * layout.model_bytes + block,
     )
 
 

@@ -39,7 +39,7 @@ MODEL = "model.keras"
 """The model in the run."""
 RUNTIMES: dict[Backend, tuple[str, ...]] = {
     "keras": ("keras", "tensorflow", "tensorflow-cpu"),
-    "engine": ("keras",),  # reads the file; the engine itself is of the project's sources
+    "engine": ("h5py",),  # reads the file; the engine itself is of the project's sources
 }
 """Libraries through whose hands a network's numbers go, beside those of every stage."""
 
@@ -220,10 +220,9 @@ def _network(model: _Model) -> PatchNetwork:
     data = read_bytes(model.uri)
     if digest_of(data) != model.digest:
         raise DataError(f"{model.uri} was changed; mend it with `petalign repair`")
-    network = load_network(data)
     if model.backend == "keras":
-        return network
-    return on_engine(network, isa=model.isa, threads=model.threads)
+        return load_network(data)
+    return on_engine(data, isa=model.isa, threads=model.threads)
 
 
 def _runtimes(backend: Backend) -> list[str]:
