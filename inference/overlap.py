@@ -22,7 +22,7 @@ from math import prod
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from inference.errors import ModelError
 
@@ -31,6 +31,7 @@ Mode = Literal["valid", "blend"]
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """As `inference.network.PatchNetwork.__call__`: (batch, ..., 1) to (batch, ..., channels)."""
 Scale = Callable[[NDArray[Any]], NDArray[np.float32]]
+Encode = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,9 @@ def predict_block(
     scale: Scale,
     batch: int = 1,
     skip_empty: bool = False,
-) -> NDArray[np.float32]:
+    encode: Encode = np.asarray,
+    dtype: DTypeLike = np.float32,
+) -> NDArray[Any]:
     """Return a network's output for the block [start, stop) of a large array.
 
     Parameters
@@ -153,10 +156,13 @@ def predict_block(
         Patches at a time; always as many, so that the network is compiled for one shape.
     skip_empty : bool
         A patch without any data gives 0, unseen by the network.
+    encode : callable
+        Makes values of `dtype` of those of the network, each by itself; 0 of 0. Without blending
+        it is called patch by patch, so that the block is never held as float32.
 
     Returns
     -------
-    float32 ndarray of shape (channels, ...)
+    ndarray of shape (channels, ...)
         Of the block.
 
     Raises
@@ -165,18 +171,24 @@ def predict_block(
         If the network gives another shape than it said, or what is no number.
     """
     start, stop = tuple(start), tuple(stop)
-    result = np.zeros((channels, *(b - a for a, b in zip(start, stop, strict=True))), np.float32)
+    shape = (channels, *(b - a for a, b in zip(start, stop, strict=True)))
+    result = np.zeros(shape, np.float32 if grid.mode == "blend" else dtype)
     low, high = grid.needed(start, stop)
     if voxels.shape != tuple(b - a for a, b in zip(low, high, strict=True)):
         raise ValueError(f"expected the voxels {low} to {high}, got an array of {voxels.shape}")
+    patches = np.zeros((batch, *grid.patch, 1), np.float32)
     for group in batched(_corners(voxels, grid, start, stop, skip_empty=skip_empty), batch):
-        patches = np.zeros((batch, *grid.patch, 1), np.float32)
+        patches[len(group) :] = 0
         for patch, (corner, _) in zip(patches, group, strict=False):
             patch[..., 0] = scale(_cut(voxels, low, corner, grid.patch))
         answers = _checked(predict(patches), grid, batch, channels)
         for answer, (_, number) in zip(answers, group, strict=False):
-            _add(result, answer, grid, number, start, stop)
-    return result
+            into, part, weights = _used(answer, grid, number, start, stop)
+            if grid.mode == "blend":
+                _add(result[into], part, weights)
+            else:
+                result[into] = np.moveaxis(encode(part), -1, 0)
+    return result if grid.mode == "valid" else _encoded(result, encode, dtype)
 
 
 def _corners(
@@ -204,25 +216,14 @@ def _checked(
             f"the network gave {answers.shape}, expected {(batch, *size, channels)} (batch, space, "
             "channel)"
         )
-    if not np.isfinite(answers).all():
-        raise ModelError(
-            "the network gave values that are no numbers; look at patches.scale, and whether the "
-            "model was trained to the end"
-        )
     return answers
 
 
-def _add(
-    result: NDArray[np.float32],
-    answer: NDArray[np.float32],
-    grid: PatchGrid,
-    number: Place,
-    start: Place,
-    stop: Place,
-) -> None:
-    """Add what a patch tells of a block, weighted."""
-    into, of = [], []
-    weight = np.ones((), np.float32)
+def _used(
+    answer: NDArray[np.float32], grid: PatchGrid, number: Place, start: Place, stop: Place
+) -> tuple[tuple[slice, ...], NDArray[np.float32], list[NDArray[np.float32]]]:
+    """Return where in a block an answer goes, what of it, and the weights of that by axis."""
+    into, of, fades = [slice(None)], [], []
     axes = zip(
         number, start, stop, grid.step, grid.reach, grid.margin, grid.shrink, grid.weights(),
         strict=True,
@@ -232,9 +233,35 @@ def _add(
         into.append(slice(low - first, high - first))
         seen = k * step - margin + shrink  # the first voxel that the answer is about
         of.append(slice(low - seen, high - seen))
-        used = weights[low - (k * step - reach) : high - (k * step - reach)]
-        weight = weight[..., np.newaxis] * used
-    part = np.moveaxis(answer[tuple(of)], -1, 0)
-    if grid.mode == "blend":
-        part = part * weight
-    result[(slice(None), *into)] += part
+        fades.append(weights[low - (k * step - reach) : high - (k * step - reach)])
+    part = answer[tuple(of)]
+    if not np.isfinite(part).all():
+        raise ModelError(
+            "the network gave values that are no numbers; look at patches.scale, and whether the "
+            "model was trained to the end"
+        )
+    return tuple(into), part, fades
+
+
+def _add(
+    target: NDArray[np.float32], part: NDArray[np.float32], weights: list[NDArray[np.float32]]
+) -> None:
+    """Add what a patch tells of a block (channels first) to it, weighted.
+
+    Slice by slice: one of them stays in the processor's cache while its channels are sorted.
+    """
+    weight = np.ones((), np.float32)
+    for fades in weights[1:]:
+        weight = weight[..., np.newaxis] * fades
+    for k, share in enumerate(weights[0]):
+        plane = np.ascontiguousarray(np.moveaxis(part[k], -1, 0))
+        plane *= share * weight
+        target[:, k] += plane
+
+
+def _encoded(values: NDArray[np.float32], encode: Encode, dtype: DTypeLike) -> NDArray[Any]:
+    """Encode a block channel by channel: a second one in float32 would take as much memory."""
+    result = values if values.dtype == dtype else np.empty(values.shape, dtype)
+    for stored, channel in zip(result, values, strict=True):
+        stored[...] = encode(channel)
+    return result

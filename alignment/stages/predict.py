@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from typing import Any
@@ -157,8 +157,8 @@ def predict_shard(box: Box, *, run_uri: str) -> Record:
     low, high = layout.grid.needed(box.start, box.stop)
     voxels = read(run.source, Box(low, high, box.mip))
     with model_errors():
-        values = predict_block(
-            _network(_model_of(run, layout)),
+        stored = predict_block(
+            network_of(run_uri),
             voxels,
             layout.grid,
             box.start,
@@ -167,8 +167,9 @@ def predict_shard(box: Box, *, run_uri: str) -> Record:
             scale=SCALES[run.config.patches.scale],
             batch=run.config.patches.batch,
             skip_empty=run.config.patches.skip_empty,
+            encode=partial(encoded, dtype=run.config.volume.dtype),
+            dtype=run.config.volume.dtype,
         )
-    stored = encoded(values, run.config.volume.dtype)
     target = open_array(run_uri, f"{GROUP}/0")
     return {
         "sha256": write_region(target, (slice(None), *box.slices), stored),
@@ -177,10 +178,10 @@ def predict_shard(box: Box, *, run_uri: str) -> Record:
     }
 
 
-def encoded(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """Return values as they are stored; overwrites them.
+def encoded(values: NDArray[np.float32], *, dtype: str) -> NDArray[Any]:
+    """Return values as they are stored.
 
-    >>> encoded(np.array([-0.1, 0.5, 2.0], np.float32), "uint8")
+    >>> encoded(np.array([-0.1, 0.5, 2.0], np.float32), dtype="uint8")
     array([  0, 128, 255], dtype=uint8)
 
     Raises
@@ -189,8 +190,8 @@ def encoded(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
         If float16 cannot hold one.
     """
     if dtype == "uint8":
-        np.multiply(values, 255, out=values)
-        return np.rint(values, out=values).clip(0, 255).astype(np.uint8)
+        scaled = np.multiply(values, np.float32(255))
+        return np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8)
     largest = float(np.abs(values).max(initial=0.0))
     if largest > np.finfo(np.float16).max:
         raise DataError(
@@ -198,6 +199,11 @@ def encoded(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
             "was trained with?"
         )
     return values.astype(np.float16)
+
+
+def network_of(run_uri: str) -> PatchNetwork:
+    """Return the network of a prediction; each worker loads it once, whatever runs it is of."""
+    return _network(_model_of(load(run_uri), layout_of(run_uri)))
 
 
 @dataclass(frozen=True)
@@ -216,7 +222,6 @@ def _model_of(run: Prediction, layout: Layout) -> _Model:
 
 @lru_cache(maxsize=1)
 def _network(model: _Model) -> PatchNetwork:
-    """Return a network; each worker loads it once, whatever runs it is of."""
     data = read_bytes(model.uri)
     if digest_of(data) != model.digest:
         raise DataError(f"{model.uri} was changed; mend it with `petalign repair`")

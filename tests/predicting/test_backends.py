@@ -28,10 +28,10 @@ def values_of(cluster, monkeypatch):
     """Return a function that does a prediction and returns the values before they are stored."""
     noted = {}
 
-    def noting(network, voxels, grid, start, stop, **how):
+    def noting(network, voxels, grid, start, stop, *, encode, dtype, **how):
         values = predict_block(network, voxels, grid, start, stop, **how)
-        noted[start] = (network.backend, values.copy())
-        return values
+        noted[start] = (network.backend, values)
+        return encode(values)
 
     def values_of(prepared):
         noted.clear()
