@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.driving.turns import Step, own_turn
 from alignment.errors import DataError
 from alignment.predicting.layout import Layout
 from alignment.predicting.models import model_bytes, model_errors
@@ -152,27 +153,31 @@ def _digest(run_uri: str, shard: Box, name: str) -> str:
 
 
 def predict_shard(box: Box, *, run_uri: str) -> Record:
-    """Write one shard of the prediction."""
+    """Write one shard of the prediction; the worker reads the next one meanwhile."""
     run, layout = load(run_uri), layout_of(run_uri)
     low, high = layout.grid.needed(box.start, box.stop)
     voxels = read(run.source, Box(low, high, box.mip))
-    with model_errors():
-        stored = predict_block(
-            network_of(run_uri),
-            voxels,
-            layout.grid,
-            box.start,
-            box.stop,
-            channels=layout.channels,
-            scale=SCALES[run.config.patches.scale],
-            batch=run.config.patches.batch,
-            skip_empty=run.config.patches.skip_empty,
-            encode=partial(encoded, dtype=run.config.volume.dtype),
-            dtype=run.config.volume.dtype,
-        )
     target = open_array(run_uri, f"{GROUP}/0")
+    with own_turn() as turn:
+        turn.take(Step.COMPUTE)
+        with model_errors():
+            stored = predict_block(
+                network_of(run_uri),
+                voxels,
+                layout.grid,
+                box.start,
+                box.stop,
+                channels=layout.channels,
+                scale=SCALES[run.config.patches.scale],
+                batch=run.config.patches.batch,
+                skip_empty=run.config.patches.skip_empty,
+                encode=partial(encoded, dtype=run.config.volume.dtype),
+                dtype=run.config.volume.dtype,
+            )
+        turn.take(Step.WRITE)
+        digest = write_region(target, (slice(None), *box.slices), stored)
     return {
-        "sha256": write_region(target, (slice(None), *box.slices), stored),
+        "sha256": digest,
         "bytes_read": int(voxels.nbytes),
         "bytes_written": int(stored.nbytes),
     }
