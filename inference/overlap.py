@@ -1,13 +1,15 @@
 """A large array through a network in overlapping patches, block by block, without seams.
 
 Patches lie on one grid over the whole array, whatever block asks for them: along an axis, patch k
-begins at ``k * step - margin``, so that a block's result does not depend on how the array was cut
-into blocks. Two ways to put them together:
+begins at ``origin + k * step - margin``, so that a block's result does not depend on how the array
+was cut into blocks. Two ways to put them together:
 
 - "valid": of each patch only what lies at least `margin` from its border is kept. Nothing is seen
   twice; right where the margin covers the network's field of view.
 - "blend": patches fade into each other over their overlap, by raised cosines whose sum is one.
-  Hides what is left of seams where the margin is smaller than that.
+  Hides what is left of seams where the margin is smaller than that. The grid lies half a step
+  off: blocks of n whole steps then end in the middle of patches, and are made of n + 1 along an
+  axis. Ending where patches meet, they would be made of n + 2, two of them for a rim.
 
 What lies outside the array is 0, "no data". Arrays of any number of axes; numpy only.
 """
@@ -83,6 +85,12 @@ class PatchGrid:
             return (0,) * len(self.patch)
         return tuple(m - q for m, q in zip(self.margin, self.shrink, strict=True))
 
+    @property
+    def origin(self) -> Place:
+        """Where the step of patch 0 begins; see the module."""
+        sizes = zip(self.step, self.reach, strict=True)
+        return tuple(-(s // 2) if 0 < r <= s // 2 else 0 for s, r in sizes)
+
     def along(self, axis: int) -> PatchGrid:
         """Return the grid of one axis alone."""
         one = slice(axis, axis + 1)
@@ -90,8 +98,8 @@ class PatchGrid:
 
     def patches(self, start: Place, stop: Place) -> list[range]:
         """Return the numbers of the patches that a block [start, stop) is made of, by axis."""
-        sizes = zip(start, stop, self.step, self.reach, strict=True)
-        return [range((a - r) // s, -(-(b + r) // s)) for a, b, s, r in sizes]
+        sizes = zip(start, stop, self.origin, self.step, self.reach, strict=True)
+        return [range((a - o - r) // s, -(-(b - o + r) // s)) for a, b, o, s, r in sizes]
 
     def count(self, start: Place, stop: Place) -> int:
         """Return how many patches a block is made of."""
@@ -100,10 +108,14 @@ class PatchGrid:
     def needed(self, start: Place, stop: Place) -> tuple[Place, Place]:
         """Return start and stop of what a block is computed from; it may leave the array."""
         numbers = self.patches(start, stop)
-        sizes = list(zip(numbers, self.step, self.margin, self.patch, strict=True))
-        low = tuple(k[0] * s - m for k, s, m, _ in sizes)
-        high = tuple(k[-1] * s - m + p for k, s, m, p in sizes)
-        return low, high
+        low = self.corner(tuple(k[0] for k in numbers))
+        last = self.corner(tuple(k[-1] for k in numbers))
+        return low, tuple(c + p for c, p in zip(last, self.patch, strict=True))
+
+    def corner(self, number: Place) -> Place:
+        """Return the first voxel of a patch."""
+        sizes = zip(number, self.origin, self.step, self.margin, strict=True)
+        return tuple(o + k * s - m for k, o, s, m in sizes)
 
     def weights(self) -> list[NDArray[np.float32]]:
         """Return the weight of each voxel that is used of a patch, by axis; they multiply."""
@@ -197,7 +209,7 @@ def _corners(
     """Yield first voxel and number of each patch of a block."""
     low, _ = grid.needed(start, stop)
     for number in product(*grid.patches(start, stop)):
-        corner = tuple(k * s - m for k, s, m in zip(number, grid.step, grid.margin, strict=True))
+        corner = grid.corner(number)
         if not skip_empty or _cut(voxels, low, corner, grid.patch).any():
             yield corner, number
 
@@ -225,15 +237,15 @@ def _used(
     """Return where in a block an answer goes, what of it, and the weights of that by axis."""
     into, of, fades = [slice(None)], [], []
     axes = zip(
-        number, start, stop, grid.step, grid.reach, grid.margin, grid.shrink, grid.weights(),
+        grid.corner(number), start, stop, grid.margin, grid.reach, grid.shrink, grid.weights(),
         strict=True,
     )  # fmt: skip
-    for k, first, last, step, reach, margin, shrink, weights in axes:
-        low, high = max(k * step - reach, first), min((k + 1) * step + reach, last)
+    for corner, first, last, margin, reach, shrink, weights in axes:
+        begin = corner + margin - reach  # of what is used of the patch, whatever the block
+        low, high = max(begin, first), min(begin + len(weights), last)
         into.append(slice(low - first, high - first))
-        seen = k * step - margin + shrink  # the first voxel that the answer is about
-        of.append(slice(low - seen, high - seen))
-        fades.append(weights[low - (k * step - reach) : high - (k * step - reach)])
+        of.append(slice(low - corner - shrink, high - corner - shrink))
+        fades.append(weights[low - begin : high - begin])
     part = answer[tuple(of)]
     if not np.isfinite(part).all():
         raise ModelError(
