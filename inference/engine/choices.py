@@ -97,17 +97,20 @@ def _parts(whole: int, size: int) -> int:
     return -(-whole // size)
 
 
-def candidates(work: Work, *, is_strict: bool) -> list[Choice]:
-    """Return what may compute a convolution, the cheapest by formula first."""
+def candidates(work: Work, *, largest_tile: int = 4) -> list[Choice]:
+    """Return what may compute a convolution, the cheapest by formula first.
+
+    Winograd's tiles are up to `largest_tile` wide; with 1, only direct sums are left.
+    """
     found = [Choice("direct", v, m) for v, m in _blocks(work)]
-    if not is_strict:
-        found += [
-            Choice("winograd", v, m, tile, tiles, slices)
-            for tile in _tiles_of(work)
-            for slices in _slices_of(work)
-            for v, m in _blocks(work)
-            for tiles in _numbers_of_tiles(work, v, m, tile, slices)
-        ]
+    found += [
+        Choice("winograd", v, m, tile, tiles, slices)
+        for tile in _tiles_of(work)
+        if tile <= largest_tile
+        for slices in _slices_of(work)
+        for v, m in _blocks(work)
+        for tiles in _numbers_of_tiles(work, v, m, tile, slices)
+    ]
     return sorted(found, key=lambda choice: cost(work, choice))
 
 

@@ -23,6 +23,7 @@ from inference.engine.shapes import InputShapes
 from inference.engine.tuning import Tuner
 from inference.errors import BackendError, ConfigError, ShapeError
 
+TILES = (2, 4, 6)
 Isa = Literal["auto", "avx512", "avx2", "portable"]
 
 
@@ -36,6 +37,9 @@ class Settings:
     precision: Literal["float32"] = "float32"
     strict: bool = False
     """Only direct sums, whose rounding is that of other libraries."""
+    largest_tile: Literal[2, 4, 6] = 4
+    """Side of Winograd's output tiles, at most. 6 takes fewer products and rounds five times as
+    much; see docs/engine.md."""
     tuning: bool = True
     """Whether kernels, and with isa="auto" vectors, are chosen by measuring; else by a formula."""
     cache: Path | None = None
@@ -81,6 +85,8 @@ class Engine:
         self.settings = settings = settings or Settings()
         if settings.precision != "float32":
             raise ConfigError(f"precision {settings.precision!r} is not known; it is 'float32'")
+        if settings.largest_tile not in TILES:
+            raise ConfigError(f"largest_tile={settings.largest_tile}: it is one of {TILES}")
         if settings.threads < 1:
             raise ConfigError(f"threads={settings.threads}: at least one is needed")
         self.graph = passes_.apply(graph, settings.passes)
@@ -97,12 +103,13 @@ class Engine:
         Wide vectors waste lanes on few channels, and on some processors take twice as long.
         """
         settings, found = self.settings, []
+        largest = 1 if settings.strict else settings.largest_tile
         for isa in _isas(settings.isa, is_tuned=settings.tuning):
             library = _library(isa)
             tuner = Tuner(isa, library, settings.cache)
 
             def choose(work: Work, tuner: Tuner = tuner) -> Choice:
-                possible = candidates(work, is_strict=settings.strict)
+                possible = candidates(work, largest_tile=largest)
                 return tuner.best(work, possible) if settings.tuning else possible[0]
 
             lanes = int(library.petalign_engine_lanes())

@@ -22,11 +22,13 @@ _F45 = [
     *([32 / 45 * p**n for n in range(5)] for p in (1 / 2, -1 / 2)),
     [0, 0, 0, 0, 1],
 ]
+_F63 = [*(row[:3] for row in _F45[:-1]), [0, 0, 1]]
 
 KERNELS: dict[tuple[int, int], NDArray[np.float64]] = {
     (2, 3): np.array(_F23),
     (4, 3): np.array(_F43),
     (4, 5): np.array(_F45),
+    (6, 3): np.array(_F63),
 }
 """By (outputs, taps): the matrix (places, taps) of a kernel's transform along one axis."""
 

@@ -14,7 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ISAS = ("portable", "avx2", "avx512")
@@ -100,8 +102,8 @@ def build(sources: Sources) -> list[str]:
     """Compile all libraries with the first compiler that can; return that compiler, or nothing."""
     for compiler in compilers():
         try:
-            for isa in isas():
-                compile_library(sources, compiler, isa)
+            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+                list(pool.map(partial(compile_library, sources, compiler), isas()))
         except subprocess.CalledProcessError as error:
             print(f"{' '.join(compiler)} cannot compile {sources.folder}:\n{error.stderr}")
         else:

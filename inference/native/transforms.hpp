@@ -91,5 +91,24 @@ struct Transform<4, 5> {
     }
 };
 
+// The same points, and so the same transform of the input.
+template <>
+struct Transform<6, 3> {
+    static constexpr int M = 6, R = 3, N = 8;
+
+    static PETALIGN_INLINE void input(const V (&d)[N], V (&o)[N]) { Transform<4, 5>::input(d, o); }
+
+    static PETALIGN_INLINE void output(const V (&m)[N], V (&o)[M]) {
+        const V a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
+        const V e = m[5] + m[6], f = m[5] - m[6];
+        o[0] = (m[0] + a) + (c + e);
+        o[1] = 0.5f * f + (2.f * d + b);
+        o[2] = 0.25f * e + (4.f * c + a);
+        o[3] = 0.125f * f + (8.f * d + b);
+        o[4] = 0.0625f * e + (16.f * c + a);
+        o[5] = m[7] + (0.03125f * f + (32.f * d + b));
+    }
+};
+
 }  // namespace PETALIGN_ISA
 }  // namespace petalign

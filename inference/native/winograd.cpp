@@ -292,6 +292,8 @@ void run_winograd(const Op& op, const Machine& machine) {
         with_block(op.vectors, op.pixels, Winograd<Transform<2, 3>>{op, machine});
     else if (op.tile == 4 && op.sides[1] == 5)
         with_block(op.vectors, op.pixels, Winograd<Transform<4, 5>>{op, machine});
+    else if (op.tile == 6 && op.sides[1] == 3)
+        with_block(op.vectors, op.pixels, Winograd<Transform<6, 3>>{op, machine});
     else
         __builtin_trap();  // Python chose a transform that isn't compiled
 }

@@ -40,6 +40,16 @@ def test_a_batch_is_each_of_its_samples():
         np.testing.assert_array_equal(whole[n], engine(x[n : n + 1])[0])
 
 
+@pytest.mark.parametrize("tile", [2, 4, 6])
+def test_no_tile_is_larger_than_allowed(tile):
+    net = test_passes.Net(channels=32, size=(6, 24, 24))
+    graph = net.builder.graph([net.conv(net.x, 32)])
+    engine = Engine(graph, Settings(tuning=False, largest_tile=tile))
+    assert [choice.tile for _, choice in engine.choices.values()] == [tile]
+    with pytest.raises(ConfigError, match=r"largest_tile=5: it is one of \(2, 4, 6\)"):
+        Engine(graph, Settings(largest_tile=5))
+
+
 def test_threads_give_the_same_bits():
     x = sample(SHAPE)
     one, two = _residual_net()(x), _residual_net(threads=2)(x)

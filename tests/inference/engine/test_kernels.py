@@ -97,7 +97,7 @@ def test_every_choice_of_a_convolution(isa, sides, inputs, channels, stride):
     (expected, _) = reference.run(graph, x, more)
     library = native.library(isa)
     lanes = library.petalign_engine_lanes()
-    possible = candidates(work_of(op, made, lanes, inputs, is_plain=False), is_strict=False)
+    possible = candidates(work_of(op, made, lanes, inputs, is_plain=False), largest_tile=6)
     assert len(possible) > 1
     for choice in possible:
         for threads in (1, 2):
@@ -106,7 +106,8 @@ def test_every_choice_of_a_convolution(isa, sides, inputs, channels, stride):
             )
             found = [np.full((*made[1:], channels), np.nan, np.float32) for _ in range(2)]
             _run(library, program, threads, [x, more, *found])
-            np.testing.assert_allclose(found[0], expected, rtol=0, atol=3e-5, err_msg=str(choice))
+            atol = 2e-4 if choice.tile == 6 else 3e-5
+            np.testing.assert_allclose(found[0], expected, rtol=0, atol=atol, err_msg=str(choice))
             np.testing.assert_array_equal(found[0], found[1])
 
 
@@ -136,7 +137,9 @@ def test_activations_are_exact_to_two_units_of_1(isa, kind):
     assert error.max() < 2e-7
 
 
-@pytest.mark.parametrize(("tile", "side", "bound"), [(2, 3, 1e-6), (4, 3, 4e-6), (4, 5, 2e-5)])
+@pytest.mark.parametrize(
+    ("tile", "side", "bound"), [(2, 3, 1e-6), (4, 3, 4e-6), (6, 3, 3e-5), (4, 5, 2e-5)]
+)
 def test_errors_of_transforms_are_bounded(tile, side, bound):
     """Relative to the layer's largest output; 64 channels, values of order 1."""
     random = np.random.default_rng(0)
@@ -149,7 +152,7 @@ def test_errors_of_transforms_are_bounded(tile, side, bound):
     library = native.library(ISAS[-1])
     lanes = library.petalign_engine_lanes()
     work = work_of(op, graph.shapes["made"], lanes, 64, is_plain=False)
-    choice = next(c for c in candidates(work, is_strict=False) if c.tile == tile)
+    choice = next(c for c in candidates(work, largest_tile=6) if c.tile == tile)
     program = assemble(lower(graph, lanes, lambda _: choice).steps, is_shared=True)
     found = np.empty((1, 24, 24, 64), np.float32)
     _run(library, program, 1, [x, found])

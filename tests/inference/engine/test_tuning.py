@@ -30,7 +30,7 @@ def _best(folder, inputs=5):
     library = native.library(isa)
     work = _work(library.petalign_engine_lanes(), inputs)
     tuner = Tuner(isa, library, folder)
-    return tuner.best(work, candidates(work, is_strict=False)), tuner.measured
+    return tuner.best(work, candidates(work)), tuner.measured
 
 
 def test_it_measures_once(tmp_path):
@@ -47,7 +47,7 @@ def test_what_strict_sums_measured_is_not_for_others(tmp_path):
     library = native.library(isa)
     work = _work(library.petalign_engine_lanes())
     strict = Tuner(isa, library, tmp_path)
-    assert strict.best(work, candidates(work, is_strict=True)).kernel == "direct"
+    assert strict.best(work, candidates(work, largest_tile=1)).kernel == "direct"
     assert strict.measured == 1
     assert _best(tmp_path) == (first, 0)
 
@@ -72,7 +72,7 @@ def test_a_damaged_entry_is_measured_again(tmp_path, damage):
     again, measured = _best(tmp_path)
     assert measured == 1
     lanes = native.library(native.widest()).petalign_engine_lanes()
-    assert again in candidates(_work(lanes), is_strict=False)
+    assert again in candidates(_work(lanes))
     assert _best(tmp_path) == (again, 0)
 
 
