@@ -12,7 +12,7 @@ from inference import native
 from inference.overlap import predict_block
 from storage import open_prediction, provenance
 from storage.commit import records
-from storage.store import join, replace_bytes
+from storage.store import join, read_bytes, replace_bytes
 from tests.networks import model_file, saved
 from tests.predicting.conftest import SETTINGS
 
@@ -184,3 +184,21 @@ def test_a_prediction_recorded_before_there_was_a_choice_is_one_of_keras(prepare
     stored = prepare_run().layout.as_dict()
     old = {k: v for k, v in stored.items() if k not in ("backend", "isa", "why")}
     assert type(prepare_run().layout).of(old).by == "Keras"
+
+
+def test_a_network_of_an_onnx_file(prepare_run, values_of, tmp_path):
+    onnx_files = pytest.importorskip("tests.inference.engine.onnx_files", reason="needs onnx")
+    weights = {"w": onnx_files.drawn(2, 1, 3, 3, 3), "b": onnx_files.drawn(2)}
+    nodes = [
+        onnx_files.node("Conv", "x w b", "h", pads=[1] * 6),
+        onnx_files.node("Sigmoid", "h"),
+    ]
+    data = onnx_files.model(nodes, (None, 1, None, None, None), weights=weights, channels=2)
+    file = join(tmp_path.as_uri(), "net.onnx")
+    replace_bytes(file, data)
+    prepared = prepare_run(of=file)
+    assert (prepared.layout.backend, prepared.layout.channels) == ("engine", 2)
+    assert read_bytes(join(prepared.run_uri, "model.onnx")) == data
+    assert all(np.ptp(values) > 0.01 for values in values_of(prepared).values())
+    with pytest.raises(ConfigError, match="engine for ONNX"):
+        prepare_run(by("keras"), of=file, to="elsewhere")
