@@ -15,6 +15,7 @@ from inference.engine.ops import (
     Add,
     Array,
     Concat,
+    Correlate,
     Crop,
     Kind,
     Margins,
@@ -255,13 +256,20 @@ def _same(builder: Builder, layer: Layer, x: list[str]) -> str:
     return x[0]
 
 
+def _correlated(builder: Builder, layer: Layer, x: list[str]) -> str:
+    similarity = layer.config["similarity"]
+    if similarity not in ("pearson", "cosine"):
+        raise _refuse(layer, f"its similarity is {similarity!r}")
+    return builder.add(layer.name, Correlate(similarity), *x)  # by either method
+
+
 _OF_SEVERAL = ("Add", "Concatenate")
 
 
 def check_inputs(layer: Layer, inputs: Sequence[str]) -> None:
     """Refuse a layer that is called with more inputs than it is read with, as with a mask."""
-    is_right = len(inputs) >= 1 if layer.kind in _OF_SEVERAL else len(inputs) == 1
-    if not is_right:
+    expected = 2 if layer.kind == "NCC" else 1
+    if len(inputs) != expected and layer.kind not in _OF_SEVERAL:
         raise _refuse(layer, f"it is called with {len(inputs)} tensors")
 
 
@@ -285,6 +293,7 @@ READERS = {
     "LeakyReLU": _leaky,
     "MaxPooling2D": _pool("max"),
     "MaxPooling3D": _pool("max"),
+    "NCC": _correlated,  # the end of a siamese network
     "ReLU": _relu,
     "Rescaling": _rescaled,
     "Softmax": _softmax,

@@ -125,6 +125,8 @@ def _normalised(node: OnnxNode) -> str:
     node.only("training_mode", 0)
     node.only("spatial", 1)
     node.attribute("momentum")  # of training
+    if node.opset < 7 and not node.attribute("is_test", 0):
+        raise node.refused("it is in training")
     scale, shift, mean, variance = (node.weights(n).astype(np.float64) for n in range(1, 5))
     channels = node.size()["c"]
     if any(vector.shape != (channels,) for vector in (scale, shift, mean, variance)):
