@@ -6,7 +6,7 @@ import ctypes
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,10 @@ from inference.engine.passes import Passes
 from inference.engine.program import Program, assemble
 from inference.engine.shapes import InputShapes
 from inference.engine.tuning import Tuner
-from inference.errors import BackendError, ConfigError, ShapeError
+from inference.errors import BackendError, ConfigError, ShapeError, UnsupportedError
+
+if TYPE_CHECKING:
+    from inference.backends.openvino_file import OpenVINONetwork
 
 Isa = Literal["auto", "avx512", "avx2", "portable"]
 
@@ -42,15 +45,41 @@ class Settings:
     """Folder of what was measured; None: ``~/.cache/petalign/engine``."""
 
 
-def compile(model: Any, input_shape: InputShapes | None = None, **settings: Any) -> Engine:
+@overload
+def compile(
+    model: Any, input_shape: InputShapes | None = None, *, fallback: None = None, **settings: Any
+) -> Engine: ...
+
+
+@overload
+def compile(
+    model: Any,
+    input_shape: InputShapes | None = None,
+    *,
+    fallback: Literal["openvino"],
+    **settings: Any,
+) -> Engine | OpenVINONetwork: ...
+
+
+def compile(
+    model: Any,
+    input_shape: InputShapes | None = None,
+    *,
+    fallback: Literal["openvino"] | None = None,
+    **settings: Any,
+) -> Engine | OpenVINONetwork:
     """Compile a network.
 
     Parameters
     ----------
-    model : keras.Model, path of a .keras file, or Graph
-        What is to be computed. A file is read without Keras.
-    input_shape : sequence of int
-        (y, x, channels) or (z, y, x, channels), without the batch. A graph has its own.
+    model : keras.Model, path of a .keras or .onnx file, or Graph
+        What is to be computed. Files are read without Keras.
+    input_shape : sequence of int, or a sequence of those
+        (y, x, channels) or (z, y, x, channels), without the batch, for each input. A graph has its
+        own. Channels come last for ONNX too, see `from_onnx.read`.
+    fallback : {None, "openvino"}
+        What runs the network if the engine does not compute it, or has no kernels here; a warning
+        says so and names the layer.
     **settings
         Of `Settings`.
 
@@ -60,9 +89,20 @@ def compile(model: Any, input_shape: InputShapes | None = None, **settings: Any)
         If the file holds no model that may be opened; as an `UnsupportedError`, if the model holds
         a layer that the engine doesn't know.
     BackendError
-        If the kernels are not built, or the processor lacks the vectors that are asked for.
+        If the kernels are not built, the processor lacks the vectors that are asked for, or
+        OpenVINO is asked for and not installed.
     """
-    return Engine(_graph(model, input_shape), Settings(**settings))
+    try:
+        return Engine(_graph(model, input_shape), Settings(**settings))
+    except (UnsupportedError, BackendError) as error:
+        if fallback is None or input_shape is None:
+            raise
+        if fallback != "openvino":
+            raise ConfigError(f"fallback={fallback!r}: it is None or 'openvino'") from error
+        from inference.backends import openvino_file
+
+        threads = settings.get("threads", 1)
+        return openvino_file.instead(model, input_shape, threads=threads, why=error)
 
 
 def _graph(model: Any, input_shape: InputShapes | None) -> Graph:

@@ -36,6 +36,8 @@ class Operator:
 class OnnxModel:
     """A network as its file describes it."""
 
+    data: bytes
+    """The file itself."""
     opset: int
     operators: tuple[Operator, ...]
     """Each after those that it depends on."""
@@ -98,6 +100,7 @@ def parse(data: bytes) -> OnnxModel:
     operators = tuple(_operator(onnx, n, node) for n, node in enumerate(graph.node))
     inputs = {one.name: _size(one) for one in graph.input if one.name not in constants}
     return OnnxModel(
+        data,
         _opset(model),
         operators,
         constants,
