@@ -10,7 +10,7 @@ from inference.engine.graph import Graph
 from inference.engine.onnx_model import OnnxModel, Operator
 from inference.engine.onnx_node import OnnxNode, Value
 from inference.engine.shapes import InputShapes, checked_inputs
-from inference.errors import ModelError, ShapeError, UnsupportedError
+from inference.errors import InferenceError, ModelError, ShapeError, UnsupportedError
 
 
 def read(model: OnnxModel, input_shape: InputShapes) -> Graph:
@@ -69,5 +69,12 @@ def _read(
         made = reader(node)
     except ShapeError as error:
         raise ShapeError(f"node {operator.name!r} ({operator.kind}): {error}") from error
+    except InferenceError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
+        raise UnsupportedError(
+            f"the attributes of the node {operator.name!r} ({operator.kind}) are not those of the "
+            f"standard: {type(error).__name__} {error}"
+        ) from error
     node.check_all_was_read()
     return made

@@ -14,7 +14,7 @@ import pytest
 from inference import native
 from inference.engine import compile, from_archive, from_keras, sources
 from inference.engine.keras_model import describe
-from inference.errors import ModelError, UnsupportedError
+from inference.errors import ModelError, ShapeError, UnsupportedError
 
 pytest.importorskip("tensorflow", reason="the extra `train` is not installed")
 
@@ -194,6 +194,33 @@ def _without_calls(config):
 def test_descriptions_that_make_no_network_are_refused(change, message):
     file = _rewritten(saved(_small()), change)
     with pytest.raises(ModelError, match=message):
+        sources.graph_of(sources.read(file), (8, 8, 3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "error", "message"),
+    [
+        (
+            "ZeroPadding2D",
+            {"padding": [[-4, 0], [0, 0]]},
+            ShapeError,
+            "a margin of .* not between 0",
+        ),
+        ("Cropping2D", {"cropping": [[-4, 4], [0, 0]]}, ShapeError, "margin .* not between 0"),
+        ("MaxPooling2D", {"pool_size": [0, 2]}, ShapeError, "a window of .* not between 1"),
+        ("MaxPooling2D", {"strides": [2, -1]}, ShapeError, "a stride of .* not between 1"),
+        ("MaxPooling2D", {"strides": [0, 2]}, UnsupportedError, "settings of the layer 'odd'"),
+        ("UpSampling2D", {"size": [2**30, 2]}, ShapeError, "is not between 0"),
+        ("UpSampling2D", {"size": ["two", 2]}, UnsupportedError, "'odd' .* ValueError"),
+        ("Rescaling", {"scale": [1.0, 2.0]}, UnsupportedError, "'odd' .* ValueError"),
+    ],
+)
+def test_settings_that_keras_would_not_take_are_refused(kind, settings, error, message):
+    given = keras.Input((8, 8, 3))
+    usual = {"Rescaling": [1.0]}.get(kind, [])
+    file = saved(keras.Model(given, getattr(layers, kind)(*usual, name="odd")(given)))
+    file = _rewritten(file, lambda config: config["layers"][1]["config"].update(settings))
+    with pytest.raises(error, match=message):
         sources.graph_of(sources.read(file), (8, 8, 3))
 
 
