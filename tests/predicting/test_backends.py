@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from alignment.errors import ConfigError, StageFailed
+from alignment.predicting import networks
 from alignment.predicting.driver import run_prediction
 from alignment.stages import predict
 from inference import native
+from inference.errors import BackendError
 from inference.overlap import predict_block
 from storage import open_prediction, provenance
 from storage.commit import records
@@ -105,6 +107,16 @@ def test_a_layer_that_the_engine_does_not_know_is_refused_or_left_to_keras(
     assert prepared.layout.backend == "keras"
     assert "Keras: the engine does not know the layer 'levelled'" in prepared.layout.by
     assert values_of(prepared)
+
+
+def test_without_keras_the_layer_and_what_is_missing_are_named(prepare_run, unknown, monkeypatch):
+    def missing(data):
+        raise BackendError("pip install 'petalign[train]'")
+
+    monkeypatch.setattr(networks, "load_network", missing)
+    with pytest.raises(ConfigError, match=r"'levelled' .*; and Keras cannot run it: pip install"):
+        prepare_run(by("auto"), of=unknown)
+    assert prepare_run(by("auto")).layout.backend == "engine"
 
 
 def test_the_engine_is_taken_where_it_can_and_keras_where_there_are_no_kernels(

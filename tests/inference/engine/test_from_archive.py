@@ -79,6 +79,8 @@ def _networks():
     yield "flat", unet_2d((32, 48, 1), (5, 7, 9)), (32, 48, 1)
     yield "nccnet", drawn(by_keras.build(NCCNetConfig(widths=(8, 16)))), (32, 48, 1)
     yield "nested", _nested(), (8, 8, 3)
+    given = keras.Input((8, 8, 3))
+    yield "wrapped", keras.Model(given, _nested()(layers.ReLU()(given))), (8, 8, 3)
     row = keras.Sequential([keras.Input((8, 9, 3)), layers.Conv2D(4, 3), layers.MaxPooling2D(2)])
     yield "row", drawn(row), (8, 9, 3)
 
@@ -96,7 +98,7 @@ def test_all_networks_are_read_alike_without_keras(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == expected
-    assert len(set(expected.values())) == len(expected) == 16
+    assert len(set(expected.values())) == len(expected) == 17
 
 
 @pytest.mark.skipif(native.widest() is None, reason="the kernels are not built")
@@ -234,6 +236,17 @@ def test_models_inside_models_have_an_end():
     x = layers.ReLU()(x)
     with pytest.raises(ModelError, match="more than 20000 layers"):
         from_keras.read(keras.Model(given, x), (4, 4, 1))
+
+
+def test_weights_that_two_models_share_are_refused_in_a_file_alone():
+    shared = layers.Conv2D(3, 1, name="shared")
+    inner_in = keras.Input((8, 8, 3))
+    inner = keras.Model(inner_in, shared(inner_in))
+    given = keras.Input((8, 8, 3))
+    model = keras.Model(given, inner(shared(given)))
+    assert len(from_keras.read(model, (8, 8, 3)).nodes) == 3
+    with pytest.raises(UnsupportedError, match=r"'shared' \(Conv2D\) has weights of \[\]"):
+        sources.graph_of(sources.read(saved(model)), (8, 8, 3))
 
 
 def test_what_a_layer_is_called_with_counts():
