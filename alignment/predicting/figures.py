@@ -12,7 +12,7 @@ from alignment.predicting.layout import Layout
 from inference.network import Backend
 from storage.grid import tile
 
-PROCESS_BYTES: dict[Backend, int] = {"engine": 300 * 2**20, "keras": 750 * 2**20}
+PROCESS_BYTES: dict[Backend, int] = {"engine": 220 * 2**20, "keras": 750 * 2**20}
 """Of a worker that has imported what it computes by, and waits."""
 GIB = 2**30
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from alignment.predicting.config import PredictConfig
 from alignment.predicting.layout import Layout, lay_out
-from inference.backends.files import load_network, on_engine
+from inference.backends.files import is_archive, load_network, on_engine
 from inference.errors import BackendError, ModelError, UnsupportedError
 from inference.network import ZYX
 
@@ -24,6 +24,8 @@ def laid_out(data: bytes, shape: ZYX, config: PredictConfig) -> Layout:
         network = on_engine(data, isa=wanted.isa, threads=config.limits.threads)
         return lay_out(shape, config, network, model_bytes=len(data))
     except (UnsupportedError, BackendError) as error:
+        if not is_archive(data):
+            raise  # nobody else runs it
         if wanted.backend == "engine":
             raise ModelError(f"{error}: set network.backend=keras, or auto") from error
         why = str(error).partition("; ")[0]

@@ -36,11 +36,10 @@ from storage.prediction import GROUP, create_prediction
 from storage.store import create_bytes, join, read_bytes
 from storage.volume import open_array, read, write_region, write_unit
 
-MODEL = "model.keras"
-"""The model in the run."""
 RUNTIMES: dict[Backend, tuple[str, ...]] = {
     "keras": ("keras", "tensorflow", "tensorflow-cpu"),
-    "engine": ("h5py",),  # reads the file; the engine itself is of the project's sources
+    # These read files of their kind; the engine itself is of the project's sources.
+    "engine": ("h5py", "onnx"),
 }
 """Libraries through whose hands a network's numbers go, beside those of every stage."""
 
@@ -96,9 +95,15 @@ def freeze_model(_: Unit, *, run_uri: str) -> Record:
         )
     with model_errors():
         layout = laid_out(data, run.shape, run.config)
-    create_bytes(join(run_uri, MODEL), data)
+    create_bytes(model_uri(run), data)
     runtimes = _runtimes(layout.backend)
     return {**layout.as_dict(), "digest": run.model_digest, "runtimes": runtimes}
+
+
+def model_uri(run: Prediction) -> str:
+    """Return where the run has its model."""
+    is_onnx = run.model_uri.endswith(".onnx")
+    return join(run.uri, "model.onnx" if is_onnx else "model.keras")
 
 
 def reads_shards(box: Box, *, run_uri: str) -> list[Ref | str]:
@@ -221,8 +226,8 @@ class _Model:
 
 
 def _model_of(run: Prediction, layout: Layout) -> _Model:
-    uri = join(run.uri, MODEL)
-    return _Model(run.model_digest, layout.backend, layout.isa, run.config.limits.threads, uri)
+    threads = run.config.limits.threads
+    return _Model(run.model_digest, layout.backend, layout.isa, threads, model_uri(run))
 
 
 @lru_cache(maxsize=1)

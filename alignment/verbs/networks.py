@@ -22,7 +22,7 @@ class Isa(StrEnum):
 
 
 def compile(
-    model: Annotated[str, typer.Argument(help="A Keras 3 model, name.keras.")],
+    model: Annotated[str, typer.Argument(help="A network: name.keras of Keras 3, or name.onnx.")],
     shape: Annotated[
         str, typer.Option(metavar="Z,Y,X,C", help="Of one input; Y,X,C for a network of images.")
     ],

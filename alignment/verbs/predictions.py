@@ -12,7 +12,7 @@ from alignment.verbs.options import Json, Settings, Workers, with_settings
 
 def predict(
     volume: str,
-    model: Annotated[str, typer.Argument(help="A Keras 3 model, name.keras.")],
+    model: Annotated[str, typer.Argument(help="A network: name.keras of Keras 3, or name.onnx.")],
     dest: Annotated[str, typer.Argument(metavar="OUT", help="Where the prediction shall be.")],
     settings: Settings = None,
     at: Annotated[

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import BackendError
+from inference.backends import openvino_runtime
 from inference.model import Network, Predict
 from inference.nccnet import check_sides, layers
 
@@ -28,22 +28,12 @@ def predictor(network: Network, *, threads: int = 0) -> Predict:
     BackendError
         If OpenVINO is not installed.
     """
-    try:
-        import openvino
-        from openvino import opset11 as opset
-    except ImportError as error:
-        raise BackendError(
-            "this network is to run by OpenVINO, which is not installed: pip install openvino"
-        ) from error
+    openvino = openvino_runtime.library("this network is to run")
+    opset = openvino.opset11
     grey = opset.parameter([1, 1, -1, -1], np.float32, name="grey")
     features = layers(grey, network.config, _OpenVINO(opset, network.weights))[-1]
-    settings: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",  # on some processors bfloat16 is the default
-    }
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = openvino.Core().compile_model(openvino.Model([features], [grey]), "CPU", settings)
+    model = openvino.Model([features], [grey])
+    compiled = openvino_runtime.compiled(openvino, model, threads)
 
     def predict(image: NDArray[np.float32]) -> NDArray[np.float32]:
         check_sides((image.shape[0], image.shape[1]), network.config)

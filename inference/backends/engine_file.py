@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from inference import native
 from inference.backends.face import Face
 from inference.engine import Engine, Graph, compile, sources
-from inference.errors import ShapeError, UnsupportedError
+from inference.errors import ModelError, ShapeError, UnsupportedError
 from inference.network import ZYX, Backend
 
 
@@ -40,8 +40,9 @@ class EngineNetwork:
 
     def __init__(self, data: bytes, *, isa: str = "auto", threads: int = 1) -> None:
         self._source, self._threads = sources.read(data), threads
-        outputs = [(*self._source.input_shapes[0][:-1], n) for n in self._source.channels]
-        self._face = Face.of(self._source.input_shapes, outputs)
+        inputs = self._source.input_shapes
+        sizes = inputs[0][:-1] if inputs else ()
+        self._face = Face.of(inputs, [(*sizes, n) for n in self._source.channels])
         self.isa = (native.widest() or isa) if isa == "auto" else isa
         self.digest = blake3(data).hexdigest()
         self.patch, self.channels = self._face.patch, self._face.channels
@@ -76,6 +77,9 @@ class EngineNetwork:
                 raise UnsupportedError(
                     f"the engine cannot compute the model for patches of {patch} (z, y, x): {error}"
                 ) from error
+            made = graph.shapes[graph.outputs[0]][0]
+            if made != self.channels:
+                raise ModelError(f"the file promises {self.channels} channels, and gives {made}")
             self._graph = patch, graph
         return self._graph[1]
 

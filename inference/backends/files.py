@@ -21,10 +21,10 @@ def load_network(data: bytes) -> KerasNetwork:
     BackendError
         If what would run it is not installed.
     """
-    if not data.startswith(b"PK\x03\x04"):
+    if not is_archive(data):
         raise ModelError(
-            f"the model's file begins with {data[:4]!r}; expected a Keras 3 archive, as "
-            "model.save('name.keras') writes it"
+            f"the model's file begins with {data[:4]!r}, and Keras runs archives of its own, as "
+            "model.save('name.keras') writes them; set network.backend=engine for ONNX"
         )
     from inference.backends.keras_file import KerasNetwork  # TensorFlow takes seconds to import
 
@@ -39,3 +39,8 @@ def on_engine(data: bytes, *, isa: str = "auto", threads: int = 1) -> EngineNetw
     from inference.backends.engine_file import EngineNetwork
 
     return EngineNetwork(data, isa=isa, threads=threads)
+
+
+def is_archive(data: bytes) -> bool:
+    """Tell whether a file may be one of Keras."""
+    return data.startswith(b"PK\x03\x04")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from inference.engine import bounds
 from inference.engine.graph import Graph, Node
 from inference.engine.ops import (
     LINEAR,
@@ -47,6 +48,7 @@ class Builder:
         name = self._free(name)
         try:
             self._shapes[name] = op.shape(*(self._shapes[i] for i in inputs))
+            bounds.check(op, self._shapes[name])
         except ShapeError as error:
             raise ShapeError(f"layer {name!r}: {error}") from error
         self._nodes[name] = Node(name, op, inputs)

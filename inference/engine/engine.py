@@ -6,14 +6,14 @@ import ctypes
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference import native
+from inference.engine import heads, sources
 from inference.engine import passes as passes_
-from inference.engine import sources
 from inference.engine.choices import Choice, Work, candidates
 from inference.engine.graph import Graph
 from inference.engine.lowering import Lowered, Lowering
@@ -21,7 +21,10 @@ from inference.engine.passes import Passes
 from inference.engine.program import Program, assemble
 from inference.engine.shapes import InputShapes
 from inference.engine.tuning import Tuner
-from inference.errors import BackendError, ConfigError, ShapeError
+from inference.errors import BackendError, ConfigError, ShapeError, UnsupportedError
+
+if TYPE_CHECKING:
+    from inference.backends.openvino_file import OpenVINONetwork
 
 TILES = (2, 4, 6)
 Isa = Literal["auto", "avx512", "avx2", "portable"]
@@ -46,15 +49,41 @@ class Settings:
     """Folder of what was measured; None: ``~/.cache/petalign/engine``."""
 
 
-def compile(model: Any, input_shape: InputShapes | None = None, **settings: Any) -> Engine:
+@overload
+def compile(
+    model: Any, input_shape: InputShapes | None = None, *, fallback: None = None, **settings: Any
+) -> Engine: ...
+
+
+@overload
+def compile(
+    model: Any,
+    input_shape: InputShapes | None = None,
+    *,
+    fallback: Literal["openvino"],
+    **settings: Any,
+) -> Engine | OpenVINONetwork: ...
+
+
+def compile(
+    model: Any,
+    input_shape: InputShapes | None = None,
+    *,
+    fallback: Literal["openvino"] | None = None,
+    **settings: Any,
+) -> Engine | OpenVINONetwork:
     """Compile a network.
 
     Parameters
     ----------
-    model : keras.Model, path of a .keras file, or Graph
-        What is to be computed. A file is read without Keras.
-    input_shape : sequence of int
-        (y, x, channels) or (z, y, x, channels), without the batch. A graph has its own.
+    model : keras.Model, path of a .keras or .onnx file, or Graph
+        What is to be computed. Files are read without Keras.
+    input_shape : sequence of int, or a sequence of those
+        (y, x, channels) or (z, y, x, channels), without the batch, for each input. A graph has its
+        own. Channels come last for ONNX too, see `from_onnx.read`.
+    fallback : {None, "openvino"}
+        What runs the network if the engine does not compute it, or has no kernels here; a warning
+        says so and names the layer.
     **settings
         Of `Settings`.
 
@@ -64,9 +93,20 @@ def compile(model: Any, input_shape: InputShapes | None = None, **settings: Any)
         If the file holds no model that may be opened; as an `UnsupportedError`, if the model holds
         a layer that the engine doesn't know.
     BackendError
-        If the kernels are not built, or the processor lacks the vectors that are asked for.
+        If the kernels are not built, the processor lacks the vectors that are asked for, or
+        OpenVINO is asked for and not installed.
     """
-    return Engine(_graph(model, input_shape), Settings(**settings))
+    try:
+        return Engine(_graph(model, input_shape), Settings(**settings))
+    except (UnsupportedError, BackendError) as error:
+        if fallback is None or input_shape is None:
+            raise
+        if fallback != "openvino":
+            raise ConfigError(f"fallback={fallback!r}: it is None or 'openvino'") from error
+        from inference.backends import openvino_file
+
+        threads = settings.get("threads", 1)
+        return openvino_file.instead(model, input_shape, threads=threads, why=error)
 
 
 def _graph(model: Any, input_shape: InputShapes | None) -> Graph:
@@ -89,7 +129,8 @@ class Engine:
             raise ConfigError(f"largest_tile={settings.largest_tile}: it is one of {TILES}")
         if settings.threads < 1:
             raise ConfigError(f"threads={settings.threads}: at least one is needed")
-        self.graph = passes_.apply(graph, settings.passes)
+        body, self.heads = heads.split(graph)
+        self.graph = passes_.apply(body, settings.passes)
         self.isa, self._library, lowered = self._lowered()
         is_shared = "memory" in passes_.chosen(settings.passes)
         self.program: Program = assemble(lowered.steps, is_shared=is_shared)
@@ -120,38 +161,45 @@ class Engine:
 
     # ------------------------------------------------------------------ running
 
-    def __call__(self, x: NDArray[np.float32]) -> Any:
+    def __call__(self, *inputs: NDArray[np.float32]) -> Any:
         """Compute a batch (n, ..., channels); several outputs come as a tuple.
+
+        Of several inputs, each has the batch's samples in the same order.
 
         Raises
         ------
         ShapeError
             If the input has another shape than the network was compiled for.
         """
-        given = self._checked(x)
-        made = [
-            np.empty((len(given), *self._outer(name)), np.float32) for name in self.graph.outputs
-        ]
+        given = self._checked(inputs)
+        batch = len(given[0])
+        made = {
+            name: np.empty((batch, *self._outer(name)), np.float32) for name in self.graph.outputs
+        }
         context = self._take()
         try:
-            for n in range(len(given)):
-                self._run(context, [given[n], *(output[n] for output in made)])
+            for n in range(batch):
+                self._run(context, [array[n] for array in (*given, *made.values())])
         finally:
             with self._lock:
                 self._contexts.append(context)
-        return made[0] if len(made) == 1 else tuple(made)
+        found = [head(made) for head in self.heads]
+        return found[0] if len(found) == 1 else tuple(found)
 
-    def _checked(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        if len(self.graph.inputs) != 1:
-            raise ShapeError(f"the network takes {len(self.graph.inputs)} inputs")
-        expected = self._outer(self.graph.inputs[0].name)
-        given = np.ascontiguousarray(x, np.float32)
-        if given.shape[1:] != expected:
+    def _checked(self, inputs: tuple[NDArray[np.float32], ...]) -> list[NDArray[np.float32]]:
+        if len(self.graph.inputs) != len(inputs):
             raise ShapeError(
-                f"the network was compiled for batches (n, {', '.join(map(str, expected))}), got "
-                f"{given.shape}; compile it again for another size"
+                f"the network takes {len(self.graph.inputs)} inputs, got {len(inputs)}"
             )
-        return given
+        found = [np.ascontiguousarray(array, np.float32) for array in inputs]
+        for node, given in zip(self.graph.inputs, found, strict=True):
+            expected = self._outer(node.name)
+            if given.shape[1:] != expected or len(given) != len(found[0]):
+                raise ShapeError(
+                    f"the network was compiled for batches (n, {', '.join(map(str, expected))}), "
+                    f"got {given.shape}; compile it again for another size"
+                )
+        return found
 
     def _outer(self, name: str) -> tuple[int, ...]:
         """Return the shape of a result as the caller sees it, without the batch."""
@@ -197,17 +245,18 @@ class Engine:
         lines = [f"{self.isa}, {self.settings.threads} threads, float32"]
         lines += [f"pass: {note}" for note in self.graph.notes]
         lines += [f"{n:3} {label}" for n, label in enumerate(self.program.labels)]
+        lines += [f"then {head.words}" for head in self.heads if head.words]
         weights = self.program.weights_bytes / 1e6
         lines.append(f"memory: {self.working_bytes / 1e6:,.1f} MB, weights {weights:,.1f} MB")
         return "\n".join(lines)
 
-    def profile(self, x: NDArray[np.float32]) -> list[tuple[str, float]]:
+    def profile(self, *inputs: NDArray[np.float32]) -> list[tuple[str, float]]:
         """Compute the first of a batch and return what each step took, s on the clock."""
-        given = self._checked(x)[0]
+        given = [array[0] for array in self._checked(inputs)]
         made = [np.empty(self._outer(name), np.float32) for name in self.graph.outputs]
         seconds = (ctypes.c_double * len(self.program.ops))()
         context = self._take()
-        self._run(context, [given, *made], seconds)
+        self._run(context, [*given, *made], seconds)
         with self._lock:
             self._contexts.append(context)
         return list(zip(self.program.labels, seconds, strict=True))

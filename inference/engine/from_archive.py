@@ -146,6 +146,9 @@ def _functional(config: Mapping[str, Any], layers: Mapping[str, Layer | KerasMod
         for n, given in enumerate(described["inbound_nodes"])
     }
     inputs, outputs = (_tensors(config[name]) for name in ("input_layers", "output_layers"))
+    # Here, and nowhere else, Keras counts calls of models from 1.
+    models = {d["config"]["name"] for d in config["layers"] if d["class_name"] == "Functional"}
+    outputs = tuple(t._replace(call=t.call - (t.layer in models)) for t in outputs)
     given = [layers[tensor.layer] for tensor in inputs]
     sizes = [tuple(one.config["batch_shape"][1:]) for one in given if isinstance(one, Layer)]
     return KerasModel(config["name"], inputs, outputs, calls, tuple(sizes))

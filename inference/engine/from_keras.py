@@ -10,7 +10,7 @@ from inference.engine.builder import Builder
 from inference.engine.graph import Graph
 from inference.engine.keras_model import Call, KerasModel, Layer, Tensor, describe
 from inference.engine.shapes import InputShapes, checked_inputs
-from inference.errors import ModelError, UnsupportedError
+from inference.errors import InferenceError, ModelError, UnsupportedError
 
 Reader = Callable[[Builder, Layer, list[str]], str]
 
@@ -95,4 +95,12 @@ class _Walk:
                 "backend"
             )
         keras_layers.check_inputs(layer, inputs)
-        return [reader(self.builder, layer, inputs)]
+        try:
+            return [reader(self.builder, layer, inputs)]
+        except InferenceError:
+            raise
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise UnsupportedError(
+                f"the settings of the layer {layer.name!r} ({layer.kind}) are not those that Keras "
+                f"writes: {type(error).__name__} {error}"
+            ) from error

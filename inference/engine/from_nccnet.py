@@ -6,7 +6,7 @@ import numpy as np
 
 from inference.engine.builder import Builder
 from inference.engine.graph import Graph
-from inference.engine.ops import Activation, Add, Pool, Resize, Scale
+from inference.engine.ops import Activation, Add, Correlate, Pool, Resize, Scale
 from inference.model import Network
 from inference.nccnet import check_sides, layers
 
@@ -18,6 +18,22 @@ def read(network: Network, sides_px: tuple[int, int]) -> Graph:
     grey = builder.input("grey", (1, 1, *sides_px))
     output = layers(grey, network.config, _Reader(builder, network))[-1]
     return builder.graph([output])
+
+
+def read_siamese(
+    network: Network, search_px: tuple[int, int], template_px: tuple[int, int]
+) -> Graph:
+    """Return the graph from a search image and a template, of sides (y, x), to their correlogram.
+
+    Both go through the one network.
+    """
+    builder = Builder(is_flat=True)
+    features = []
+    for name, sides_px in (("search", search_px), ("template", template_px)):
+        check_sides(sides_px, network.config)
+        grey = builder.input(name, (1, 1, *sides_px))
+        features.append(layers(grey, network.config, _Reader(builder, network))[-1])
+    return builder.graph([builder.add("ncc", Correlate(), *features)])
 
 
 class _Reader:

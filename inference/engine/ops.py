@@ -22,6 +22,8 @@ Margins = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 NO_MARGINS: Margins = ((0, 0), (0, 0), (0, 0))
 ONES: Triple = (1, 1, 1)
+Similarity = Literal["pearson", "cosine"]
+"""Pearson's r, or without taking off the means, the cosine of the angle between two patches."""
 Kind = Literal["linear", "relu", "leaky", "elu", "tanh", "sigmoid", "softmax"]
 
 
@@ -221,6 +223,29 @@ class Pad(Op):
         channels, *size = inputs[0]
         z, y, x = (n + sum(m) for n, m in zip(size, self.margins, strict=True))
         return channels, z, y, x
+
+
+@dataclass(frozen=True, eq=False)
+class Correlate(Op):
+    """Normalised cross-correlation of a template, the second input, at every place of the first.
+
+    For images, channel by channel; only as an output, see `inference.engine.heads`.
+    """
+
+    similarity: Similarity = "pearson"
+
+    def shape(self, *inputs: Shape) -> Shape:
+        """Return the shape of the correlograms."""
+        search, template = inputs
+        is_flat = search[1] == template[1] == 1
+        if (
+            search[0] != template[0]
+            or not is_flat
+            or any(a < b for a, b in zip(search[2:], template[2:], strict=True))
+        ):
+            raise ShapeError(f"{template} cannot be searched in {search} (channels, z, y, x)")
+        y, x = (a - b + 1 for a, b in zip(search[2:], template[2:], strict=True))
+        return search[0], 1, y, x
 
 
 def linear_taps(

@@ -17,6 +17,7 @@ from inference.engine.ops import (
     Add,
     Concat,
     Conv,
+    Correlate,
     Crop,
     Input,
     Margins,
@@ -159,6 +160,19 @@ def _(op: Resize, x: Sequence[Values]) -> Values:
     if op.residual is not None:
         found = found + op.residual * x[1]
     return activate(found, op.activation).astype(x[0].dtype)
+
+
+@_compute.register
+def _(op: Correlate, x: Sequence[Values]) -> Values:
+    (search, template) = (np.asarray(values[0], np.float64) for values in x)
+    windows = np.lib.stride_tricks.sliding_window_view(search, template.shape[:2], axis=(0, 1))
+    patches, sought = windows, np.moveaxis(template, -1, 0)
+    if op.similarity == "pearson":
+        patches = windows - windows.mean(axis=(-2, -1), keepdims=True)
+        sought = sought - sought.mean(axis=(-2, -1), keepdims=True)
+    products = (patches * sought).sum(axis=(-2, -1))
+    norms = np.sqrt((patches**2).sum(axis=(-2, -1)) * (sought**2).sum(axis=(-2, -1)))
+    return np.asarray(products / np.where(norms > 0, norms, np.inf))[np.newaxis]
 
 
 @_compute.register

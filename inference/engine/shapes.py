@@ -31,7 +31,7 @@ def checked_inputs(
     ModelError
         If the file's network takes other inputs.
     """
-    wanted = _listed(given)
+    wanted = listed(given)
     ranks = [len(shape) for shape in declared]
     is_alike = [len(shape) for shape in wanted] == ranks and all(
         a[-1] in (None, b[-1]) for a, b in zip(declared, wanted, strict=True)
@@ -53,6 +53,7 @@ def checked_inputs(
     return builder, names
 
 
-def _listed(given: Any) -> list[tuple[int, ...]]:
+def listed(given: Any) -> list[tuple[int, ...]]:
+    """Return the shape of every input."""
     many = given if given and isinstance(given[0], Sequence) else [given]
     return [tuple(int(n) for n in shape) for shape in many]

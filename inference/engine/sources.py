@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from inference.engine import from_keras
+from inference.engine import from_keras, from_onnx
 from inference.engine.graph import Graph
 from inference.engine.keras_model import KerasModel
+from inference.engine.onnx_model import OnnxModel, parse
 from inference.engine.shapes import InputShapes
 from inference.errors import ModelError
 
-Source = KerasModel
+Source = KerasModel | OnnxModel
 
 
 def read(file: bytes | Path | str) -> Source:
@@ -29,12 +30,16 @@ def read(file: bytes | Path | str) -> Source:
         from inference.engine import from_archive
 
         return from_archive.read(data)
+    if data.startswith(b"\x08"):  # ONNX has no mark of its own; this is its first field
+        return parse(data)
     raise ModelError(
         f"the model's file begins with {data[:4]!r}; expected a Keras 3 archive, as "
-        "model.save('name.keras') writes it"
+        "model.save('name.keras') writes it, or an ONNX file"
     )
 
 
 def graph_of(model: Any, input_shape: InputShapes) -> Graph:
     """Return the graph of a source, or of a live Keras model, for inputs of a size."""
+    if isinstance(model, OnnxModel):
+        return from_onnx.read(model, input_shape)
     return from_keras.read(model, input_shape)

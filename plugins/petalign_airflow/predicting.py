@@ -24,7 +24,7 @@ PREDICTED = Asset("petalign_predicted_volume")
 
 PLACES = {
     "volume": "The aligned volume, of which something is published.",
-    "model": "The network, a Keras 3 file name.keras.",
+    "model": "The network, a file name.keras of Keras 3, or name.onnx.",
     "prediction": "Where the prediction shall be: a volume of its own, with versions.",
 }
 AT = "at"

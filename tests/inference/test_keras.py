@@ -37,6 +37,16 @@ def test_a_network_says_what_it_takes_and_gives(network, file):
     assert network.working_bytes((8, 16, 16)) == 4 * 8 * 16 * 16 * (4 + 4 + 4)
 
 
+def test_networks_of_the_project_and_models_inside_models_are_opened():
+    from inference.backends import by_keras
+    from inference.config import NCCNetConfig
+
+    inner = by_keras.build(NCCNetConfig(widths=(2, 3)))
+    image = keras.Input((None, None, 1))
+    network = load_network(saved(keras.Model(image, inner(image))))
+    assert network.shrink((2, 8, 12)) == (0, 0, 0)
+
+
 def test_what_is_needed_later_counts_until_then():
     image = keras.Input((4, 8, 8, 1))
     kept = keras.layers.Conv3D(8, 1)(image)

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from alignment.errors import ConfigError, StageFailed
+from alignment.predicting import networks
 from alignment.predicting.driver import run_prediction
 from alignment.stages import predict
 from inference import native
+from inference.errors import BackendError
 from storage import open_prediction, provenance
 from storage.commit import records
-from storage.store import join, replace_bytes
+from storage.store import join, read_bytes, replace_bytes
 from tests.networks import model_file, saved
 from tests.predicting.conftest import SETTINGS
 
@@ -84,6 +86,16 @@ def test_a_layer_that_the_engine_does_not_know_is_refused_or_left_to_keras(
     assert prepared.layout.backend == "keras"
     assert "Keras: the engine does not know the layer 'levelled'" in prepared.layout.by
     assert values_of(prepared)
+
+
+def test_without_keras_the_layer_and_what_is_missing_are_named(prepare_run, unknown, monkeypatch):
+    def missing(data):
+        raise BackendError("pip install 'petalign[train]'")
+
+    monkeypatch.setattr(networks, "load_network", missing)
+    with pytest.raises(ConfigError, match=r"'levelled' .*; and Keras cannot run it: pip install"):
+        prepare_run(by("auto"), of=unknown)
+    assert prepare_run(by("auto")).layout.backend == "engine"
 
 
 def test_the_engine_is_taken_where_it_can_and_keras_where_there_are_no_kernels(
@@ -163,3 +175,21 @@ def test_a_prediction_recorded_before_there_was_a_choice_is_one_of_keras(prepare
     stored = prepare_run().layout.as_dict()
     old = {k: v for k, v in stored.items() if k not in ("backend", "isa", "why")}
     assert type(prepare_run().layout).of(old).by == "Keras"
+
+
+def test_a_network_of_an_onnx_file(prepare_run, values_of, tmp_path):
+    onnx_files = pytest.importorskip("tests.inference.engine.onnx_files", reason="needs onnx")
+    weights = {"w": onnx_files.drawn(2, 1, 3, 3, 3), "b": onnx_files.drawn(2)}
+    nodes = [
+        onnx_files.node("Conv", "x w b", "h", pads=[1] * 6),
+        onnx_files.node("Sigmoid", "h"),
+    ]
+    data = onnx_files.model(nodes, (None, 1, None, None, None), weights=weights, channels=2)
+    file = join(tmp_path.as_uri(), "net.onnx")
+    replace_bytes(file, data)
+    prepared = prepare_run(of=file)
+    assert (prepared.layout.backend, prepared.layout.channels) == ("engine", 2)
+    assert read_bytes(join(prepared.run_uri, "model.onnx")) == data
+    assert all(np.ptp(values) > 0.01 for values in values_of(prepared).values())
+    with pytest.raises(ConfigError, match="engine for ONNX"):
+        prepare_run(by("keras"), of=file, to="elsewhere")

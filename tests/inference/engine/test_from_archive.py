@@ -14,7 +14,7 @@ import pytest
 from inference import native
 from inference.engine import compile, from_archive, from_keras, sources
 from inference.engine.keras_model import describe
-from inference.errors import ModelError, UnsupportedError
+from inference.errors import ModelError, ShapeError, UnsupportedError
 
 pytest.importorskip("tensorflow", reason="the extra `train` is not installed")
 
@@ -79,6 +79,8 @@ def _networks():
     yield "flat", unet_2d((32, 48, 1), (5, 7, 9)), (32, 48, 1)
     yield "nccnet", drawn(by_keras.build(NCCNetConfig(widths=(8, 16)))), (32, 48, 1)
     yield "nested", _nested(), (8, 8, 3)
+    given = keras.Input((8, 8, 3))
+    yield "wrapped", keras.Model(given, _nested()(layers.ReLU()(given))), (8, 8, 3)
     row = keras.Sequential([keras.Input((8, 9, 3)), layers.Conv2D(4, 3), layers.MaxPooling2D(2)])
     yield "row", drawn(row), (8, 9, 3)
 
@@ -96,7 +98,7 @@ def test_all_networks_are_read_alike_without_keras(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == expected
-    assert len(set(expected.values())) == len(expected) == 16
+    assert len(set(expected.values())) == len(expected) == 17
 
 
 @pytest.mark.skipif(native.widest() is None, reason="the kernels are not built")
@@ -197,6 +199,33 @@ def test_descriptions_that_make_no_network_are_refused(change, message):
         sources.graph_of(sources.read(file), (8, 8, 3))
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "error", "message"),
+    [
+        (
+            "ZeroPadding2D",
+            {"padding": [[-4, 0], [0, 0]]},
+            ShapeError,
+            "a margin of .* not between 0",
+        ),
+        ("Cropping2D", {"cropping": [[-4, 4], [0, 0]]}, ShapeError, "margin .* not between 0"),
+        ("MaxPooling2D", {"pool_size": [0, 2]}, ShapeError, "a window of .* not between 1"),
+        ("MaxPooling2D", {"strides": [2, -1]}, ShapeError, "a stride of .* not between 1"),
+        ("MaxPooling2D", {"strides": [0, 2]}, UnsupportedError, "settings of the layer 'odd'"),
+        ("UpSampling2D", {"size": [2**30, 2]}, ShapeError, "is not between 0"),
+        ("UpSampling2D", {"size": ["two", 2]}, UnsupportedError, "'odd' .* ValueError"),
+        ("Rescaling", {"scale": [1.0, 2.0]}, UnsupportedError, "'odd' .* ValueError"),
+    ],
+)
+def test_settings_that_keras_would_not_take_are_refused(kind, settings, error, message):
+    given = keras.Input((8, 8, 3))
+    usual = {"Rescaling": [1.0]}.get(kind, [])
+    file = saved(keras.Model(given, getattr(layers, kind)(*usual, name="odd")(given)))
+    file = _rewritten(file, lambda config: config["layers"][1]["config"].update(settings))
+    with pytest.raises(error, match=message):
+        sources.graph_of(sources.read(file), (8, 8, 3))
+
+
 def test_models_inside_models_have_an_end():
     x = given = keras.Input((4, 4, 1))
     for _ in range(15):
@@ -207,6 +236,17 @@ def test_models_inside_models_have_an_end():
     x = layers.ReLU()(x)
     with pytest.raises(ModelError, match="more than 20000 layers"):
         from_keras.read(keras.Model(given, x), (4, 4, 1))
+
+
+def test_weights_that_two_models_share_are_refused_in_a_file_alone():
+    shared = layers.Conv2D(3, 1, name="shared")
+    inner_in = keras.Input((8, 8, 3))
+    inner = keras.Model(inner_in, shared(inner_in))
+    given = keras.Input((8, 8, 3))
+    model = keras.Model(given, inner(shared(given)))
+    assert len(from_keras.read(model, (8, 8, 3)).nodes) == 3
+    with pytest.raises(UnsupportedError, match=r"'shared' \(Conv2D\) has weights of \[\]"):
+        sources.graph_of(sources.read(saved(model)), (8, 8, 3))
 
 
 def test_what_a_layer_is_called_with_counts():
