@@ -15,8 +15,10 @@ from distributed import (
     LocalCluster,
     as_completed,
     get_worker,
+    secede,
     worker_client,
 )
+from distributed.threadpoolexecutor import thread_state
 
 from alignment.worker_environment import WORKER_ENVIRONMENT
 
@@ -24,9 +26,11 @@ __all__ = [
     "Client",
     "Outcome",
     "driver_client",
+    "let_next_begin",
     "local_client",
     "own_host",
     "own_threads",
+    "own_worker",
     "run_blocks",
     "run_together",
     "slots",
@@ -135,6 +139,20 @@ def own_host() -> str:
     """Return the address of this worker's machine as other workers reach it."""
     protocol, _, rest = str(get_worker().address).rpartition("://")
     return "127.0.0.1" if protocol == "inproc" else rest.rpartition(":")[0]
+
+
+def own_worker() -> str:
+    """Return the address of this worker; empty outside of a task."""
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return ""
+
+
+def let_next_begin() -> None:
+    """Let this worker begin its next task while this one goes on; outside of a task do nothing."""
+    if own_worker() and thread_state.proceed:  # once it is out, it stays out
+        secede()
 
 
 def own_threads() -> int:

@@ -3,6 +3,7 @@
 InferenceError
 |- ShapeError     an array has another shape than the computation needs
 |- ModelError     a model's file is damaged, or is not the model that was asked for: do not retry
+|  `- UnsupportedError  another backend may compute this model
 |- ConfigError    a setting is not one of those that there are: do not retry
 |- TrainingError  training cannot begin or go on as it was asked for
 `- BackendError   the library that would compute is not installed, or is set up otherwise
@@ -19,6 +20,10 @@ class ShapeError(InferenceError, ValueError):
 
 class ModelError(InferenceError, ValueError):
     """A model's file cannot be used; never retried."""
+
+
+class UnsupportedError(ModelError):
+    """The engine does not compute this model; another backend may."""
 
 
 class ConfigError(InferenceError, ValueError):

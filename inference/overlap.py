@@ -1,13 +1,15 @@
 """A large array through a network in overlapping patches, block by block, without seams.
 
 Patches lie on one grid over the whole array, whatever block asks for them: along an axis, patch k
-begins at ``k * step - margin``, so that a block's result does not depend on how the array was cut
-into blocks. Two ways to put them together:
+begins at ``origin + k * step - margin``, so that a block's result does not depend on how the array
+was cut into blocks. Two ways to put them together:
 
 - "valid": of each patch only what lies at least `margin` from its border is kept. Nothing is seen
   twice; right where the margin covers the network's field of view.
 - "blend": patches fade into each other over their overlap, by raised cosines whose sum is one.
-  Hides what is left of seams where the margin is smaller than that.
+  Hides what is left of seams where the margin is smaller than that. The grid lies half a step
+  off: blocks of n whole steps then end in the middle of patches, and are made of n + 1 along an
+  axis. Ending where patches meet, they would be made of n + 2, two of them for a rim.
 
 What lies outside the array is 0, "no data". Arrays of any number of axes; numpy only.
 """
@@ -22,7 +24,7 @@ from math import prod
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from inference.errors import ModelError
 
@@ -31,6 +33,7 @@ Mode = Literal["valid", "blend"]
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """As `inference.network.PatchNetwork.__call__`: (batch, ..., 1) to (batch, ..., channels)."""
 Scale = Callable[[NDArray[Any]], NDArray[np.float32]]
+Encode = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,12 @@ class PatchGrid:
             return (0,) * len(self.patch)
         return tuple(m - q for m, q in zip(self.margin, self.shrink, strict=True))
 
+    @property
+    def origin(self) -> Place:
+        """Where the step of patch 0 begins; see the module."""
+        sizes = zip(self.step, self.reach, strict=True)
+        return tuple(-(s // 2) if 0 < r <= s // 2 else 0 for s, r in sizes)
+
     def along(self, axis: int) -> PatchGrid:
         """Return the grid of one axis alone."""
         one = slice(axis, axis + 1)
@@ -89,8 +98,8 @@ class PatchGrid:
 
     def patches(self, start: Place, stop: Place) -> list[range]:
         """Return the numbers of the patches that a block [start, stop) is made of, by axis."""
-        sizes = zip(start, stop, self.step, self.reach, strict=True)
-        return [range((a - r) // s, -(-(b + r) // s)) for a, b, s, r in sizes]
+        sizes = zip(start, stop, self.origin, self.step, self.reach, strict=True)
+        return [range((a - o - r) // s, -(-(b - o + r) // s)) for a, b, o, s, r in sizes]
 
     def count(self, start: Place, stop: Place) -> int:
         """Return how many patches a block is made of."""
@@ -99,10 +108,14 @@ class PatchGrid:
     def needed(self, start: Place, stop: Place) -> tuple[Place, Place]:
         """Return start and stop of what a block is computed from; it may leave the array."""
         numbers = self.patches(start, stop)
-        sizes = list(zip(numbers, self.step, self.margin, self.patch, strict=True))
-        low = tuple(k[0] * s - m for k, s, m, _ in sizes)
-        high = tuple(k[-1] * s - m + p for k, s, m, p in sizes)
-        return low, high
+        low = self.corner(tuple(k[0] for k in numbers))
+        last = self.corner(tuple(k[-1] for k in numbers))
+        return low, tuple(c + p for c, p in zip(last, self.patch, strict=True))
+
+    def corner(self, number: Place) -> Place:
+        """Return the first voxel of a patch."""
+        sizes = zip(number, self.origin, self.step, self.margin, strict=True)
+        return tuple(o + k * s - m for k, o, s, m in sizes)
 
     def weights(self) -> list[NDArray[np.float32]]:
         """Return the weight of each voxel that is used of a patch, by axis; they multiply."""
@@ -136,7 +149,9 @@ def predict_block(
     scale: Scale,
     batch: int = 1,
     skip_empty: bool = False,
-) -> NDArray[np.float32]:
+    encode: Encode = np.asarray,
+    dtype: DTypeLike = np.float32,
+) -> NDArray[Any]:
     """Return a network's output for the block [start, stop) of a large array.
 
     Parameters
@@ -153,10 +168,13 @@ def predict_block(
         Patches at a time; always as many, so that the network is compiled for one shape.
     skip_empty : bool
         A patch without any data gives 0, unseen by the network.
+    encode : callable
+        Makes values of `dtype` of those of the network, each by itself; 0 of 0. Without blending
+        it is called patch by patch, so that the block is never held as float32.
 
     Returns
     -------
-    float32 ndarray of shape (channels, ...)
+    ndarray of shape (channels, ...)
         Of the block.
 
     Raises
@@ -165,18 +183,24 @@ def predict_block(
         If the network gives another shape than it said, or what is no number.
     """
     start, stop = tuple(start), tuple(stop)
-    result = np.zeros((channels, *(b - a for a, b in zip(start, stop, strict=True))), np.float32)
+    shape = (channels, *(b - a for a, b in zip(start, stop, strict=True)))
+    result = np.zeros(shape, np.float32 if grid.mode == "blend" else dtype)
     low, high = grid.needed(start, stop)
     if voxels.shape != tuple(b - a for a, b in zip(low, high, strict=True)):
         raise ValueError(f"expected the voxels {low} to {high}, got an array of {voxels.shape}")
+    patches = np.zeros((batch, *grid.patch, 1), np.float32)
     for group in batched(_corners(voxels, grid, start, stop, skip_empty=skip_empty), batch):
-        patches = np.zeros((batch, *grid.patch, 1), np.float32)
+        patches[len(group) :] = 0
         for patch, (corner, _) in zip(patches, group, strict=False):
             patch[..., 0] = scale(_cut(voxels, low, corner, grid.patch))
         answers = _checked(predict(patches), grid, batch, channels)
         for answer, (_, number) in zip(answers, group, strict=False):
-            _add(result, answer, grid, number, start, stop)
-    return result
+            into, part, weights = _used(answer, grid, number, start, stop)
+            if grid.mode == "blend":
+                _add(result[into], part, weights)
+            else:
+                result[into] = np.moveaxis(encode(part), -1, 0)
+    return result if grid.mode == "valid" else _encoded(result, encode, dtype)
 
 
 def _corners(
@@ -185,7 +209,7 @@ def _corners(
     """Yield first voxel and number of each patch of a block."""
     low, _ = grid.needed(start, stop)
     for number in product(*grid.patches(start, stop)):
-        corner = tuple(k * s - m for k, s, m in zip(number, grid.step, grid.margin, strict=True))
+        corner = grid.corner(number)
         if not skip_empty or _cut(voxels, low, corner, grid.patch).any():
             yield corner, number
 
@@ -204,37 +228,52 @@ def _checked(
             f"the network gave {answers.shape}, expected {(batch, *size, channels)} (batch, space, "
             "channel)"
         )
-    if not np.isfinite(answers).all():
+    return answers
+
+
+def _used(
+    answer: NDArray[np.float32], grid: PatchGrid, number: Place, start: Place, stop: Place
+) -> tuple[tuple[slice, ...], NDArray[np.float32], list[NDArray[np.float32]]]:
+    """Return where in a block an answer goes, what of it, and the weights of that by axis."""
+    into, of, fades = [slice(None)], [], []
+    axes = zip(
+        grid.corner(number), start, stop, grid.margin, grid.reach, grid.shrink, grid.weights(),
+        strict=True,
+    )  # fmt: skip
+    for corner, first, last, margin, reach, shrink, weights in axes:
+        begin = corner + margin - reach  # of what is used of the patch, whatever the block
+        low, high = max(begin, first), min(begin + len(weights), last)
+        into.append(slice(low - first, high - first))
+        of.append(slice(low - corner - shrink, high - corner - shrink))
+        fades.append(weights[low - begin : high - begin])
+    part = answer[tuple(of)]
+    if not np.isfinite(part).all():
         raise ModelError(
             "the network gave values that are no numbers; look at patches.scale, and whether the "
             "model was trained to the end"
         )
-    return answers
+    return tuple(into), part, fades
 
 
 def _add(
-    result: NDArray[np.float32],
-    answer: NDArray[np.float32],
-    grid: PatchGrid,
-    number: Place,
-    start: Place,
-    stop: Place,
+    target: NDArray[np.float32], part: NDArray[np.float32], weights: list[NDArray[np.float32]]
 ) -> None:
-    """Add what a patch tells of a block, weighted."""
-    into, of = [], []
+    """Add what a patch tells of a block (channels first) to it, weighted.
+
+    Slice by slice: one of them stays in the processor's cache while its channels are sorted.
+    """
     weight = np.ones((), np.float32)
-    axes = zip(
-        number, start, stop, grid.step, grid.reach, grid.margin, grid.shrink, grid.weights(),
-        strict=True,
-    )  # fmt: skip
-    for k, first, last, step, reach, margin, shrink, weights in axes:
-        low, high = max(k * step - reach, first), min((k + 1) * step + reach, last)
-        into.append(slice(low - first, high - first))
-        seen = k * step - margin + shrink  # the first voxel that the answer is about
-        of.append(slice(low - seen, high - seen))
-        used = weights[low - (k * step - reach) : high - (k * step - reach)]
-        weight = weight[..., np.newaxis] * used
-    part = np.moveaxis(answer[tuple(of)], -1, 0)
-    if grid.mode == "blend":
-        part = part * weight
-    result[(slice(None), *into)] += part
+    for fades in weights[1:]:
+        weight = weight[..., np.newaxis] * fades
+    for k, share in enumerate(weights[0]):
+        plane = np.ascontiguousarray(np.moveaxis(part[k], -1, 0))
+        plane *= share * weight
+        target[:, k] += plane
+
+
+def _encoded(values: NDArray[np.float32], encode: Encode, dtype: DTypeLike) -> NDArray[Any]:
+    """Encode a block channel by channel: a second one in float32 would take as much memory."""
+    result = values if values.dtype == dtype else np.empty(values.shape, dtype)
+    for stored, channel in zip(result, values, strict=True):
+        stored[...] = encode(channel)
+    return result

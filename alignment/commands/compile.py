@@ -30,11 +30,10 @@ def compile_model(
     """
     data = model_bytes(normalise_uri(model))
     with model_errors():
-        from inference.backends.files import load_model
-        from inference.engine import compile
+        from inference.engine import compile, sources
 
         try:
-            return compile(load_model(data), shape, isa=isa, threads=threads, tuning=is_tuned)
+            return compile(sources.read(data), shape, isa=isa, threads=threads, tuning=is_tuned)
         except ShapeError as error:
             raise ConfigError(f"--shape {','.join(map(str, shape))}: {error}") from error
 

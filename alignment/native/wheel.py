@@ -19,16 +19,16 @@ class KernelHook(BuildHookInterface):  # type: ignore[misc]
             return
         sys.path.insert(0, self.root)  # the project itself is not installed while it is built
         try:
-            from alignment.native import library_path
-            from alignment.native.build import build, isas
-            from inference.native import SOURCES
-            from inference.native.builder import build as build_engine
+            import alignment.native
+            import inference.native
+            from inference.native.builder import build, isas
         finally:
             sys.path.remove(self.root)
-        if not build() or not build_engine(SOURCES):
+        all_sources = alignment.native.SOURCES, inference.native.SOURCES
+        if not all(map(build, all_sources)):
             return  # a wheel for every platform, which cannot relax, nor run the engine
         root = Path(self.root)
-        made = [where(isa) for where in (library_path, SOURCES.library) for isa in isas()]
+        made = [sources.library(isa) for sources in all_sources for isa in isas()]
         build_data["artifacts"] += [path.relative_to(root).as_posix() for path in made]
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{next(iter(sys_tags())).platform}"

@@ -9,10 +9,11 @@ from typing import Any
 from alignment.errors import ConfigError
 from alignment.predicting.config import PredictConfig
 from alignment.predicting.layout import Layout
+from inference.network import Backend
 from storage.grid import tile
 
-PROCESS_BYTES = 750 * 2**20
-"""Of a worker that has imported TensorFlow and waits."""
+PROCESS_BYTES: dict[Backend, int] = {"engine": 300 * 2**20, "keras": 750 * 2**20}
+"""Of a worker that has imported what it computes by, and waits."""
 GIB = 2**30
 
 
@@ -32,9 +33,9 @@ class Figures:
     bytes_written: int
     """Before they are compressed."""
     block_bytes: int
-    """Most that one block takes."""
+    """Most that the blocks take that a thread has at hand."""
     worker_bytes: int
-    """Of a worker with one thread: a block, the model, and the process itself."""
+    """Of a worker with one thread: its blocks, the model, and the process itself."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for a JSON document."""
@@ -44,9 +45,11 @@ class Figures:
 def figures(layout: Layout, config: PredictConfig) -> Figures:
     """Return the figures of a prediction.
 
-    A block holds the voxels that it needs (1 byte each), the result of the network (4 bytes a
-    value), what is stored of it and its encoding, and a batch of patches with what the layers of
-    the network give for them, as long as it is needed.
+    A worker computes one block while it reads the next and writes the last, by
+    `alignment.driving.turns`. It holds the voxels that two need (1 byte each); one as it is
+    computed, which blending sums up as float32; one as it is stored, its chunks as they are
+    encoded, and once more as an object; and a batch of patches with what the layers of the network
+    give for them, as long as it is needed.
     """
     grid, shape = layout.grid, layout.shape
     item = 1 if config.volume.dtype == "uint8" else 2
@@ -61,7 +64,8 @@ def figures(layout: Layout, config: PredictConfig) -> Figures:
     values = layout.channels * prod(min(s, n) for s, n in zip(layout.shard, shape, strict=True))
     values_of_batch = config.patches.batch * prod(layout.patch) * (2 + layout.channels)
     batch = 4 * values_of_batch + layout.working_bytes
-    block = halo + values * (4 + 2 * item) + batch
+    sums = 4 if layout.join == "blend" else 0
+    block = 2 * halo + values * (sums + item) + values * 3 * item + batch
     return Figures(
         voxels=prod(shape),
         units=prod(-(-n // s) for n, s in zip(shape, layout.shard, strict=True)),
@@ -70,7 +74,7 @@ def figures(layout: Layout, config: PredictConfig) -> Figures:
         bytes_read=read,
         bytes_written=layout.channels * prod(shape) * item,
         block_bytes=block,
-        worker_bytes=PROCESS_BYTES + 2 * layout.model_bytes + block,
+        worker_bytes=PROCESS_BYTES[layout.backend] + 2 * layout.model_bytes + block,
     )
 
 

@@ -7,25 +7,31 @@ from dataclasses import replace
 from alignment.predicting.config import PredictConfig
 from alignment.predicting.layout import Layout, lay_out
 from inference.backends.files import load_network, on_engine
-from inference.errors import BackendError, ModelError
-from inference.network import ZYX, PatchNetwork
+from inference.errors import BackendError, ModelError, UnsupportedError
+from inference.network import ZYX
 
 
 def laid_out(data: bytes, shape: ZYX, config: PredictConfig) -> Layout:
     """Return the layout of a prediction by a model's file; errors as `lay_out`.
 
-    If the backend is left open, it is the engine, or else Keras and the layout says why.
+    If the backend is left open, it is the engine, or else Keras and the layout says why. Keras is
+    imported only if it may be what computes.
     """
-    read, wanted = load_network(data), config.network
-    by_engine = on_engine(read, isa=wanted.isa, threads=config.limits.threads)
-    chosen: PatchNetwork = read if wanted.backend == "keras" else by_engine
+    wanted = config.network
+    if wanted.backend == "keras":
+        return _by_keras(data, shape, config)
     try:
-        return lay_out(shape, config, chosen, model_bytes=len(data))
-    except (ModelError, BackendError) as error:
-        if wanted.backend == "keras":
-            raise
-        # What is wrong with the patches, and not with the engine, is raised again here.
-        layout = lay_out(shape, config, read, model_bytes=len(data))
+        network = on_engine(data, isa=wanted.isa, threads=config.limits.threads)
+        return lay_out(shape, config, network, model_bytes=len(data))
+    except (UnsupportedError, BackendError) as error:
         if wanted.backend == "engine":
             raise ModelError(f"{error}: set network.backend=keras, or auto") from error
-        return replace(layout, why=str(error).partition("; ")[0])
+        why = str(error).partition("; ")[0]
+        try:
+            return replace(_by_keras(data, shape, config), why=why)
+        except BackendError as missing:
+            raise BackendError(f"{why}; and Keras cannot run it: {missing}") from error
+
+
+def _by_keras(data: bytes, shape: ZYX, config: PredictConfig) -> Layout:
+    return lay_out(shape, config, load_network(data), model_bytes=len(data))

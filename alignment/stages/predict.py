@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment.driving.turns import Step, own_turn
 from alignment.errors import DataError
 from alignment.predicting.layout import Layout
 from alignment.predicting.models import model_bytes, model_errors
@@ -39,7 +40,7 @@ MODEL = "model.keras"
 """The model in the run."""
 RUNTIMES: dict[Backend, tuple[str, ...]] = {
     "keras": ("keras", "tensorflow", "tensorflow-cpu"),
-    "engine": ("keras",),  # reads the file; the engine itself is of the project's sources
+    "engine": ("h5py",),  # reads the file; the engine itself is of the project's sources
 }
 """Libraries through whose hands a network's numbers go, beside those of every stage."""
 
@@ -152,35 +153,40 @@ def _digest(run_uri: str, shard: Box, name: str) -> str:
 
 
 def predict_shard(box: Box, *, run_uri: str) -> Record:
-    """Write one shard of the prediction."""
+    """Write one shard of the prediction; the worker reads the next one meanwhile."""
     run, layout = load(run_uri), layout_of(run_uri)
     low, high = layout.grid.needed(box.start, box.stop)
     voxels = read(run.source, Box(low, high, box.mip))
-    with model_errors():
-        values = predict_block(
-            _network(_model_of(run, layout)),
-            voxels,
-            layout.grid,
-            box.start,
-            box.stop,
-            channels=layout.channels,
-            scale=SCALES[run.config.patches.scale],
-            batch=run.config.patches.batch,
-            skip_empty=run.config.patches.skip_empty,
-        )
-    stored = encoded(values, run.config.volume.dtype)
     target = open_array(run_uri, f"{GROUP}/0")
+    with own_turn() as turn:
+        turn.take(Step.COMPUTE)
+        with model_errors():
+            stored = predict_block(
+                network_of(run_uri),
+                voxels,
+                layout.grid,
+                box.start,
+                box.stop,
+                channels=layout.channels,
+                scale=SCALES[run.config.patches.scale],
+                batch=run.config.patches.batch,
+                skip_empty=run.config.patches.skip_empty,
+                encode=partial(encoded, dtype=run.config.volume.dtype),
+                dtype=run.config.volume.dtype,
+            )
+        turn.take(Step.WRITE)
+        digest = write_region(target, (slice(None), *box.slices), stored)
     return {
-        "sha256": write_region(target, (slice(None), *box.slices), stored),
+        "sha256": digest,
         "bytes_read": int(voxels.nbytes),
         "bytes_written": int(stored.nbytes),
     }
 
 
-def encoded(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """Return values as they are stored; overwrites them.
+def encoded(values: NDArray[np.float32], *, dtype: str) -> NDArray[Any]:
+    """Return values as they are stored.
 
-    >>> encoded(np.array([-0.1, 0.5, 2.0], np.float32), "uint8")
+    >>> encoded(np.array([-0.1, 0.5, 2.0], np.float32), dtype="uint8")
     array([  0, 128, 255], dtype=uint8)
 
     Raises
@@ -189,8 +195,8 @@ def encoded(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
         If float16 cannot hold one.
     """
     if dtype == "uint8":
-        np.multiply(values, 255, out=values)
-        return np.rint(values, out=values).clip(0, 255).astype(np.uint8)
+        scaled = np.multiply(values, np.float32(255))
+        return np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8)
     largest = float(np.abs(values).max(initial=0.0))
     if largest > np.finfo(np.float16).max:
         raise DataError(
@@ -198,6 +204,11 @@ def encoded(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
             "was trained with?"
         )
     return values.astype(np.float16)
+
+
+def network_of(run_uri: str) -> PatchNetwork:
+    """Return the network of a prediction; each worker loads it once, whatever runs it is of."""
+    return _network(_model_of(load(run_uri), layout_of(run_uri)))
 
 
 @dataclass(frozen=True)
@@ -216,14 +227,12 @@ def _model_of(run: Prediction, layout: Layout) -> _Model:
 
 @lru_cache(maxsize=1)
 def _network(model: _Model) -> PatchNetwork:
-    """Return a network; each worker loads it once, whatever runs it is of."""
     data = read_bytes(model.uri)
     if digest_of(data) != model.digest:
         raise DataError(f"{model.uri} was changed; mend it with `petalign repair`")
-    network = load_network(data)
     if model.backend == "keras":
-        return network
-    return on_engine(network, isa=model.isa, threads=model.threads)
+        return load_network(data)
+    return on_engine(data, isa=model.isa, threads=model.threads)
 
 
 def _runtimes(backend: Backend) -> list[str]:

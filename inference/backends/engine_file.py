@@ -1,45 +1,51 @@
-"""Networks of Keras models, run by the fused engine; Keras only reads the file."""
+"""Networks of files, read and run by the fused engine: neither Keras nor TensorFlow is imported."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from inference import native
-from inference.engine import Engine, compile
-from inference.errors import ModelError, ShapeError
+from inference.backends.face import Face
+from inference.engine import Engine, Graph, compile, sources
+from inference.errors import ShapeError, UnsupportedError
 from inference.network import ZYX, Backend
-
-if TYPE_CHECKING:
-    from inference.backends.keras_file import KerasNetwork
 
 
 class EngineNetwork:
-    """A Keras model as an `inference.network.PatchNetwork`, compiled for one size of patches.
+    """A model's file as an `inference.network.PatchNetwork`, compiled for one size of patches.
 
-    Kernels are chosen by formula, not by measuring: with the same vectors, all workers compute the
-    same bits.
+    A model of images (batch, y, x, channel) sees each section of a patch by itself. Kernels are
+    chosen by formula, not by measuring: with the same vectors, all workers compute the same bits.
 
     Parameters
     ----------
-    network : KerasNetwork
-        As it was read; knows what it makes of a patch.
+    data : bytes
+        The file, see `inference.engine.sources.read`.
     isa : str
         Vectors: "avx512", "avx2", "portable", or "auto", the widest of this processor.
     threads : int
         Threads that compute a patch; the result does not depend on them.
+
+    Raises
+    ------
+    ModelError
+        If the file holds no network that maps a volume to a volume.
     """
 
     backend: Backend = "engine"
 
-    def __init__(self, network: KerasNetwork, *, isa: str = "auto", threads: int = 1) -> None:
-        self._read, self._threads = network, threads
+    def __init__(self, data: bytes, *, isa: str = "auto", threads: int = 1) -> None:
+        self._source, self._threads = sources.read(data), threads
+        outputs = [(*self._source.input_shapes[0][:-1], n) for n in self._source.channels]
+        self._face = Face.of(self._source.input_shapes, outputs)
         self.isa = (native.widest() or isa) if isa == "auto" else isa
-        self.digest, self.patch = network.digest, network.patch
-        self.channels = network.channels
+        self.digest = blake3(data).hexdigest()
+        self.patch, self.channels = self._face.patch, self._face.channels
+        self._graph: tuple[ZYX, Graph] | None = None
         self._compiled: tuple[ZYX, Engine] | None = None
         self._lock = threading.Lock()
 
@@ -48,30 +54,37 @@ class EngineNetwork:
 
         Raises
         ------
-        ModelError
-            If the engine does not know a layer; layer and reason are named.
+        UnsupportedError
+            If the engine does not know a layer, or nothing is left of such patches.
         BackendError
             If this machine has no kernels with such vectors.
         """
         with self._lock:
             if self._compiled is None or self._compiled[0] != patch:
-                self._compiled = patch, self._compile(patch)
+                engine = compile(
+                    self._read(patch), isa=self.isa, threads=self._threads, tuning=False
+                )
+                self._compiled = patch, engine
             return self._compiled[1]
 
-    def _compile(self, patch: ZYX) -> Engine:
-        shape = self._read.batched(patch)[1:]
-        try:
-            return compile(
-                self._read.model, shape, isa=self.isa, threads=self._threads, tuning=False
-            )
-        except ShapeError as error:
-            raise ModelError(
-                f"the engine cannot compute the model for patches of {patch} (z, y, x): {error}"
-            ) from error
+    def _read(self, patch: ZYX) -> Graph:
+        if self._graph is None or self._graph[0] != patch:
+            self._face.check_patch(patch)
+            try:
+                graph = sources.graph_of(self._source, self._face.batched(patch)[1:])
+            except ShapeError as error:
+                raise UnsupportedError(
+                    f"the engine cannot compute the model for patches of {patch} (z, y, x): {error}"
+                ) from error
+            self._graph = patch, graph
+        return self._graph[1]
 
     def shrink(self, patch: ZYX) -> ZYX:
         """Return by how many voxels the output is smaller, at either side; see `PatchNetwork`."""
-        return self._read.shrink(patch)
+        with self._lock:
+            graph = self._read(patch)
+        _, z, y, x = graph.shapes[graph.outputs[0]]
+        return self._face.shrink(patch, (patch[0] if self._face.is_flat else z, y, x))
 
     def working_bytes(self, patch: ZYX, batch: int = 1) -> int:
         """Return what a call takes, and the weights as they are laid out for the kernels.
@@ -84,6 +97,6 @@ class EngineNetwork:
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map patches; see `PatchNetwork`."""
         batch, z, y, x, _ = patches.shape
-        given = patches.reshape(self._read.batched((z, y, x), batch))
+        given = patches.reshape(self._face.batched((z, y, x), batch))
         made: NDArray[np.float32] = self.compiled((z, y, x))(given)
         return made.reshape(batch, -1, *made.shape[-3:])

@@ -43,6 +43,11 @@ ACTIVATIONS = (
     "sigmoid", "hard_sigmoid", "log_sigmoid", "softmax", "log_softmax", "softplus", "softsign",
     "tanh", "exponential",
 )  # fmt: skip
+OURS = {
+    "petalign>FittingSides": ("FittingSides", "inference.backends.by_keras"),
+    "petalign>NCC": ("NCC", "inference.ncc_layer"),
+}
+"""Layers of the project's own, by the names under which Keras registers them: class, module."""
 PLAIN = ("__keras_tensor__", "__tuple__")
 """Marks of plain values in the description."""
 
@@ -94,7 +99,7 @@ def _check_description(description: Any) -> None:
     _check_class(description, where="the model", known=MODELS)
     # It is not compiled when it is loaded, so its loss and optimiser are not even looked at.
     for inner, where in _objects(description.get("config"), "the model"):
-        _check_class(inner, where=where, known=(*LAYERS, *PLAIN))
+        _check_class(inner, where=where, known=(*LAYERS, *MODELS, *PLAIN))
 
 
 def _objects(value: Any, where: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -119,6 +124,8 @@ def _is_object(value: Any) -> bool:
 def _check_class(described: dict[str, Any], *, where: str, known: tuple[str, ...]) -> None:
     name, module = described["class_name"], described.get("module")
     registered = described.get("registered_name")
+    if OURS.get(str(registered)) == (name, module):
+        return
     is_own = registered not in (None, name)  # "package>name": a class somebody registered
     is_helper = isinstance(module, str) and name in HELPERS.get(module, ())
     is_ours = name in PLAIN if module is None else str(module).partition(".")[0] == "keras"

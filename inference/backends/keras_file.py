@@ -12,6 +12,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from inference.backends.face import Face
 from inference.backends.keras_archive import inspect
 from inference.errors import ModelError
 from inference.keras_on_tensorflow import keras, tf
@@ -37,6 +38,9 @@ def read_model(data: bytes) -> Any:
         If it holds more than known layers and weights, or Keras cannot load it.
     """
     inspect(data)
+    from inference import ncc_layer  # noqa: F401  # Keras finds our own layers
+    from inference.backends import by_keras  # noqa: F401  # once they are imported
+
     with _LOADING, tempfile.TemporaryDirectory(prefix="petalign-model-") as folder:
         file = Path(folder) / "model.keras"
         file.write_bytes(data)
@@ -70,67 +74,24 @@ class KerasNetwork:
     def __init__(self, data: bytes) -> None:
         self.model = read_model(data)
         self.digest = blake3(data).hexdigest()
-        self.is_flat = len(self.model.inputs[0].shape) == 4
-        """Whether it is a model of images."""
-        self.patch, self.channels = self._sizes()
+        sizes = ([t.shape[1:] for t in ts] for ts in (self.model.inputs, self.model.outputs))
+        self._face = Face.of(*sizes)
+        self.patch, self.channels = self._face.patch, self._face.channels
         self._call = tf.function(
             lambda patches: self.model(patches, training=False), autograph=False
         )
 
-    def _sizes(self) -> tuple[ZYX | None, int]:
-        """Return the size of patches that the model was made for, None for any, and channels."""
-        inputs, outputs = self.model.inputs, self.model.outputs
-        ranks = {len(tensor.shape) for tensor in (*inputs, *outputs)}
-        if len(inputs) != 1 or len(outputs) != 1 or ranks not in ({4}, {5}):
-            raise ModelError(
-                f"the model has the inputs {[tuple(i.shape) for i in inputs]} and outputs "
-                f"{[tuple(o.shape) for o in outputs]}; expected one of each, (batch, z, y, x, "
-                "channel) or (batch, y, x, channel)"
-            )
-        _, *size, channel = inputs[0].shape
-        if channel != 1 or outputs[0].shape[-1] is None:
-            raise ModelError(
-                f"the model takes {channel} channels and gives {outputs[0].shape[-1]}; a volume "
-                "has 1, and what it gives must be known"
-            )
-        if None in size and any(size):
-            raise ModelError(
-                f"the model takes patches of {tuple(size)} (z, y, x); save it with all of them or "
-                "none"
-            )
-        channels = int(outputs[0].shape[-1])
-        if None in size:
-            return None, channels
-        z, y, x = (1, *size) if self.is_flat else size
-        return (z, y, x), channels
-
-    def batched(self, patch: ZYX, batch: int = 1) -> tuple[int, ...]:
-        """Return the shape in which the model takes patches: sections are images of their own."""
-        return (batch * patch[0], *patch[1:], 1) if self.is_flat else (batch, *patch, 1)
-
     def shrink(self, patch: ZYX) -> ZYX:
         """Return by how many voxels the output is smaller, at either side; see `PatchNetwork`."""
-        of_images = self.is_flat and self.patch and self.patch[1:] == patch[1:]
-        if self.patch not in (None, patch) and not of_images:
-            raise ModelError(
-                f"the model takes patches of {self.patch} (z, y, x), got {patch}; leave "
-                "patches.patch_px empty"
-            )
+        self._face.check_patch(patch)
         try:
-            made = self.model.compute_output_shape(self.batched(patch))
+            made = self.model.compute_output_shape(self._face.batched(patch))
         except Exception as error:
             raise ModelError(
                 f"the model does not take patches of {patch} (z, y, x): {_short(error)}"
             ) from error
-        z, y, x = made[:-1] if self.is_flat else made[1:-1]
-        less = [p - n for p, n in zip(patch, (z, y, x), strict=True)]
-        if any(n % 2 or n < 0 for n in less):
-            raise ModelError(
-                f"the model makes {(z, y, x)} of a patch of {patch} (z, y, x); expected as many "
-                "voxels, or fewer by the same number at either side. For a model that halves "
-                "its resolution, choose patches.patch_px as multiples"
-            )
-        return less[0] // 2, less[1] // 2, less[2] // 2
+        z, y, x = made[:-1] if self._face.is_flat else made[1:-1]
+        return self._face.shrink(patch, (z, y, x))
 
     def working_bytes(self, patch: ZYX, batch: int = 1) -> int:
         """Return what the layers' outputs take for a batch while each is still needed."""
@@ -138,7 +99,9 @@ class KerasNetwork:
         made = [_listed(layer.output) for layer in layers]
         outputs = [tensor for tensors in made for tensor in tensors]
         shapes = _listed(
-            keras.Model(self.model.inputs, outputs).compute_output_shape(self.batched(patch, batch))
+            keras.Model(self.model.inputs, outputs).compute_output_shape(
+                self._face.batched(patch, batch)
+            )
         )
         sizes = [4 * int(prod(shape)) for shape in shapes]
         size_of = {id(tensor): size for tensor, size in zip(outputs, sizes, strict=True)}
@@ -157,7 +120,7 @@ class KerasNetwork:
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map patches; see `PatchNetwork`."""
         batch, z, y, x, _ = patches.shape
-        given = patches.reshape(self.batched((z, y, x), batch))
+        given = patches.reshape(self._face.batched((z, y, x), batch))
         made = np.asarray(self._call(given), dtype=np.float32)
         return made.reshape(batch, -1, *made.shape[-3:])
 

@@ -18,6 +18,9 @@ _BLOCKS[4] = _BLOCKS[8]
 _SCRATCH_BYTES = (160_000, 320_000, 640_000)
 """What transformed tiles may take: parts of a second-level cache of 1 MiB."""
 
+_APART = 16
+"""Floats between the places of a transform, `kApart` in `winograd.cpp`."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -32,13 +35,16 @@ class Choice:
     """Side of an output tile of Winograd's."""
     tiles: int = 0
     """Tiles that are transformed together."""
+    slices: int = 1
+    """Slices of the result that are computed together; 2 takes 4 products for 6."""
 
     def in_words(self) -> str:
         """Return it for a plan."""
         block = f"{self.vectors} x {self.pixels} registers"
         if self.kernel == "direct":
             return f"direct, {block}"
-        return f"Winograd F({self.tile} x {self.tile}), {block}, {self.tiles} tiles"
+        pair = "2 x " if self.slices == 2 else ""
+        return f"Winograd F({pair}{self.tile} x {self.tile}), {block}, {self.tiles} tiles"
 
     def as_json(self) -> dict[str, Any]:
         """Return it for a cache."""
@@ -96,10 +102,11 @@ def candidates(work: Work, *, is_strict: bool) -> list[Choice]:
     found = [Choice("direct", v, m) for v, m in _blocks(work)]
     if not is_strict:
         found += [
-            Choice("winograd", v, m, tile, tiles)
+            Choice("winograd", v, m, tile, tiles, slices)
             for tile in _tiles_of(work)
+            for slices in _slices_of(work)
             for v, m in _blocks(work)
-            for tiles in _numbers_of_tiles(work, v, m, tile)
+            for tiles in _numbers_of_tiles(work, v, m, tile, slices)
         ]
     return sorted(found, key=lambda choice: cost(work, choice))
 
@@ -117,11 +124,15 @@ def _tiles_of(work: Work) -> list[int]:
     return [tile for tile, taps in KERNELS if taps == height]
 
 
-def _numbers_of_tiles(work: Work, vectors: int, pixels: int, tile: int) -> list[int]:
+def _slices_of(work: Work) -> tuple[int, ...]:
+    return (1, 2) if work.sides[0] == 3 and work.size[0] > 1 else (1,)
+
+
+def _numbers_of_tiles(work: Work, vectors: int, pixels: int, tile: int, slices: int) -> list[int]:
     places = (tile + work.sides[1] - 1) ** 2
     lanes = work.lanes
     blocks_in = _parts(work.inputs, lanes)
-    each = 4 * places * lanes * (work.sides[0] * blocks_in + vectors)
+    each = 4 * places * lanes * ((work.sides[0] + slices - 1) * blocks_in + slices * vectors)
     _, y, x = work.size
     most = _parts(_parts(y, tile) * _parts(x, tile), pixels) * pixels
     found = {max(pixels, min(n // each // pixels * pixels, most)) for n in _SCRATCH_BYTES}
@@ -146,10 +157,15 @@ def cost(work: Work, choice: Choice) -> float:
         )
     tile, places = choice.tile, (choice.tile + height - 1) ** 2
     number = _parts(_parts(y, tile) * _parts(x, tile), choice.pixels) * choice.pixels
-    products = z * places * number * vectors * depth * work.inputs * load
-    refilled = 0.5 * z * places * depth * work.inputs * vectors * _parts(number, choice.tiles)
+    steps = _parts(z, choice.slices)  # along z
+    taps = depth + choice.slices - 1
+    products = steps * places * number * vectors * taps * work.inputs * load
+    refilled = 0.5 * steps * places * taps * work.inputs * vectors * _parts(number, choice.tiles)
     blocks_in = _parts(work.inputs, lanes)
     transforms = z * number * places * (5.0 * blocks_in + 5.0 * vectors)
+    if choice.slices == 2:  # sums of four slices, for each group of channels, and of products
+        groups = vectors // choice.vectors
+        transforms += steps * number * places * (12.0 * blocks_in * groups + 8.0 * vectors)
     return products + refilled + transforms + ending
 
 
@@ -160,6 +176,8 @@ def scratch_floats(work: Work, choice: Choice) -> int:
     places = (choice.tile + work.sides[1] - 1) ** 2
     lanes, number = work.lanes, _parts(choice.tiles, choice.pixels) * choice.pixels
     blocks_in = _parts(work.inputs, lanes)
-    return places * (
-        work.sides[0] * (number * blocks_in * lanes + 16) + number * choice.vectors * lanes + 16
-    )
+    ring, slices = work.sides[0] + choice.slices - 1, choice.slices
+    each = ring * (number * blocks_in * lanes + _APART)
+    each += slices * (number * choice.vectors * lanes + _APART)
+    sums = ring * blocks_in * choice.pixels * lanes if slices == 2 else 0
+    return places * each + sums

@@ -14,6 +14,7 @@ from inference.engine.ops import Array, Conv, Shape, TransposedConv
 from inference.engine.program import Somewhere, Step
 from inference.native.structures import Kind
 
+_STREAMED_BYTES = 4_000_000  # of a result that would push all else out of the caches
 _PIECES = 4  # of work for each thread, at least, where there are several
 
 
@@ -50,7 +51,12 @@ def step(
         )
     else:
         weights = packing.winograd(
-            op.kernel, given.positions, tile=choice.tile, group=group, groups=groups
+            op.kernel,
+            given.positions,
+            tile=choice.tile,
+            slices=choice.slices,
+            group=group,
+            groups=groups,
         )
     arrays = {"weights": weights, "bias": _padded(op.bias, group * groups)}
     if op.residual is not None:
@@ -63,7 +69,9 @@ def step(
         "pixels": choice.pixels,
         "tile": choice.tile,
         "tiles": choice.tiles,
+        "slices": choice.slices,
         "depth_parts": _depth_parts(work, choice, threads),
+        "is_streamed": choice.kernel == "winograd" and _is_large(out),
     }
     sides = " x ".join(map(str, work.sides))
     return Step(
@@ -79,6 +87,10 @@ def step(
     )
 
 
+def _is_large(out: Somewhere) -> bool:
+    return isinstance(out, Place) and 4 * out.buffer.floats >= _STREAMED_BYTES
+
+
 def _padded(values: Array, size: int) -> Array:
     return np.pad(values, (0, size - len(values)))
 
@@ -90,7 +102,8 @@ def _depth_parts(work: Work, choice: Choice, threads: int) -> int:
     depth, height, width = work.size
     tiles = -(-height // choice.tile) * -(-width // choice.tile)
     pieces = -(-tiles // choice.tiles)
-    most = depth if work.sides[0] == 1 else max(depth // work.sides[0], 1)
+    together = max(work.sides[0], choice.slices)
+    most = depth if together == 1 else max(depth // together, 1)
     return max(1, min(-(-_PIECES * threads // pieces), most))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +13,13 @@ from numpy.typing import NDArray
 
 from inference import native
 from inference.engine import passes as passes_
+from inference.engine import sources
 from inference.engine.choices import Choice, Work, candidates
 from inference.engine.graph import Graph
 from inference.engine.lowering import Lowered, Lowering
 from inference.engine.passes import Passes
 from inference.engine.program import Program, assemble
+from inference.engine.shapes import InputShapes
 from inference.engine.tuning import Tuner
 from inference.errors import BackendError, ConfigError, ShapeError
 
@@ -41,13 +42,13 @@ class Settings:
     """Folder of what was measured; None: ``~/.cache/petalign/engine``."""
 
 
-def compile(model: Any, input_shape: Sequence[int] | None = None, **settings: Any) -> Engine:
+def compile(model: Any, input_shape: InputShapes | None = None, **settings: Any) -> Engine:
     """Compile a network.
 
     Parameters
     ----------
     model : keras.Model, path of a .keras file, or Graph
-        What is to be computed.
+        What is to be computed. A file is read without Keras.
     input_shape : sequence of int
         (y, x, channels) or (z, y, x, channels), without the batch. A graph has its own.
     **settings
@@ -56,25 +57,21 @@ def compile(model: Any, input_shape: Sequence[int] | None = None, **settings: An
     Raises
     ------
     ModelError
-        If the model holds a layer that the engine doesn't know.
+        If the file holds no model that may be opened; as an `UnsupportedError`, if the model holds
+        a layer that the engine doesn't know.
     BackendError
         If the kernels are not built, or the processor lacks the vectors that are asked for.
     """
     return Engine(_graph(model, input_shape), Settings(**settings))
 
 
-def _graph(model: Any, input_shape: Sequence[int] | None) -> Graph:
+def _graph(model: Any, input_shape: InputShapes | None) -> Graph:
     if isinstance(model, Graph):
         return model
-    from inference.engine import from_keras
-
     if input_shape is None:
         raise ConfigError("the engine compiles for one size: give input_shape, without the batch")
-    if isinstance(model, str | Path):
-        from inference.keras_on_tensorflow import keras
-
-        model = keras.saving.load_model(model, compile=False, safe_mode=True)
-    return from_keras.read(model, input_shape)
+    source = sources.read(model) if isinstance(model, str | Path) else model
+    return sources.graph_of(source, input_shape)
 
 
 class Engine:

@@ -1,7 +1,4 @@
-"""Read Keras 3 models of layers that are known; all others are refused by name.
-
-Keras itself isn't imported: whoever holds a model has done so.
-"""
+"""Read Keras 3 models of layers that are known; all others are refused by name."""
 
 from __future__ import annotations
 
@@ -11,76 +8,91 @@ from typing import Any
 from inference.engine import keras_layers
 from inference.engine.builder import Builder
 from inference.engine.graph import Graph
-from inference.engine.ops import Shape
-from inference.errors import ModelError
+from inference.engine.keras_model import Call, KerasModel, Layer, Tensor, describe
+from inference.engine.shapes import InputShapes, checked_inputs
+from inference.errors import ModelError, UnsupportedError
 
-Reader = Callable[[Builder, Any, list[str]], str]
+Reader = Callable[[Builder, Layer, list[str]], str]
+
+MOST_CALLS = 20_000
+"""Of layers; models inside models could make a small file a graph without an end."""
 
 
-def read(model: Any, input_shape: Sequence[int]) -> Graph:
+def read(model: Any, input_shape: InputShapes) -> Graph:
     """Return the graph of a Functional or Sequential model.
 
     Parameters
     ----------
-    model : keras.Model
-        With one input; in inference: batch normalisation by its stored statistics, no dropout.
-    input_shape : sequence of int
-        (y, x, channels) or (z, y, x, channels).
+    model : keras.Model or KerasModel
+        In inference: batch normalisation by its stored statistics, no dropout.
+    input_shape : sequence of int, or a sequence of those
+        (y, x, channels) or (z, y, x, channels), for each input in the model's order.
 
     Raises
     ------
     ModelError
         If it holds a layer that the engine doesn't know; layer and reason are named.
     """
-    if len(model.inputs) != 1:
-        raise ModelError(f"the engine takes models of one input, this one has {model.inputs}")
-    rank = len(model.inputs[0].shape) - 1
-    if len(input_shape) != rank or rank not in (3, 4):
-        raise ModelError(
-            f"the model takes {tuple(model.inputs[0].shape[1:])}, without the batch; "
-            f"got the input shape {tuple(input_shape)}"
-        )
-    *size, channels = (int(n) for n in input_shape)
-    shape: Shape = (channels, 1, *size) if rank == 3 else (channels, *size)  # type: ignore[assignment]
-    builder = Builder(is_flat=rank == 3)
-    outputs = _apply(builder, model, [builder.input("input", shape)])
-    return builder.graph(outputs)
+    described = model if isinstance(model, KerasModel) else describe(model)
+    builder, inputs = checked_inputs(described.input_shapes, input_shape)
+    return builder.graph(_Walk(builder).apply(described, inputs))
 
 
-def _apply(builder: Builder, model: Any, inputs: list[str]) -> list[str]:
-    """Write a model, which may lie inside another, and return its outputs."""
-    found = {id(t): name for t, name in zip(model.inputs, inputs, strict=True)}
-    waiting = list(reversed(model.outputs))
-    while waiting:  # not by recursion: networks are deep
-        tensor = waiting[-1]
-        if id(tensor) in found:
-            waiting.pop()
-            continue
-        node, made = _node_of(tensor)
-        missing = [t for t in node.input_tensors if id(t) not in found]
-        if missing:
-            waiting += reversed(missing)
-            continue
-        results = _layer(builder, node.operation, [found[id(t)] for t in node.input_tensors])
-        for output, name in zip(made, results, strict=True):
-            found[id(output)] = name
-    return [found[id(tensor)] for tensor in model.outputs]
+class _Walk:
+    """Writes a model, call by call."""
 
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        self.calls = 0
 
-def _node_of(tensor: Any) -> tuple[Any, Sequence[Any]]:
-    history = tensor._keras_history
-    node = history.operation._inbound_nodes[history.node_index]
-    return node, node.output_tensors
+    def apply(self, model: KerasModel, inputs: Sequence[str]) -> list[str]:
+        """Write a model, which may lie inside another, and return its outputs."""
+        if len(inputs) != len(model.inputs):
+            raise ModelError(
+                f"the model {model.name!r} takes {len(model.inputs)} inputs, got {len(inputs)}"
+            )
+        found: dict[Tensor, str] = dict(zip(model.inputs, inputs, strict=True))
+        waiting, begun = list(reversed(model.outputs)), set[tuple[str, int]]()
+        while waiting:  # not by recursion: networks are deep
+            tensor = waiting[-1]
+            if tensor in found:
+                waiting.pop()
+                continue
+            call = model.calls.get(tensor[:2])
+            if call is None:
+                raise ModelError(f"nothing in the model {model.name!r} makes {tensor}")
+            missing = [t for t in call.inputs if t not in found]
+            if missing and tensor[:2] in begun:
+                raise ModelError(f"the layer {tensor.layer!r} waits for its own result")
+            begun.add(tensor[:2])
+            if missing:
+                waiting += reversed(missing)
+                continue
+            results = self._call(call, [found[t] for t in call.inputs])
+            found |= {Tensor(*tensor[:2], n): name for n, name in enumerate(results)}
+            if tensor not in found:
+                raise ModelError(f"the layer {tensor.layer!r} has no output {tensor.output}")
+        return [found[tensor] for tensor in model.outputs]
 
-
-def _layer(builder: Builder, layer: Any, inputs: list[str]) -> list[str]:
-    if hasattr(layer, "layers") and hasattr(layer, "outputs"):
-        return _apply(builder, layer, inputs)
-    kind = type(layer).__name__
-    reader: Reader | None = keras_layers.READERS.get(kind)
-    if reader is None:
-        raise ModelError(
-            f"the engine does not know the layer {layer.name!r} of the kind {kind}; it knows "
-            f"{', '.join(sorted(keras_layers.READERS))}. Run the network by another backend"
-        )
-    return [reader(builder, layer, inputs)]
+    def _call(self, call: Call, inputs: list[str]) -> list[str]:
+        self.calls += 1
+        if self.calls > MOST_CALLS:
+            raise ModelError(f"the model has more than {MOST_CALLS} layers")
+        layer = call.layer
+        if call.others:
+            raise UnsupportedError(
+                f"the engine does not compute the layer {layer.name!r}: it is called with "
+                f"{', '.join(f'{value!r:.40}' for value in call.others)} beside its inputs; run "
+                "the network by another backend"
+            )
+        if isinstance(layer, KerasModel):
+            return self.apply(layer, inputs)
+        reader: Reader | None = keras_layers.READERS.get(layer.kind)
+        if reader is None:
+            raise UnsupportedError(
+                f"the engine does not know the layer {layer.name!r} of the kind {layer.kind}; it "
+                f"knows {', '.join(sorted(keras_layers.READERS))}. Run the network by another "
+                "backend"
+            )
+        keras_layers.check_inputs(layer, inputs)
+        return [reader(self.builder, layer, inputs)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from inference.engine.builder import Builder
+from inference.engine.keras_model import Layer
 from inference.engine.ops import (
     NO_MARGINS,
     Activation,
     Add,
+    Array,
     Concat,
     Crop,
     Kind,
@@ -23,7 +25,7 @@ from inference.engine.ops import (
     TransposedConv,
     Triple,
 )
-from inference.errors import ModelError
+from inference.errors import UnsupportedError
 
 _PLAIN: dict[str, Kind] = {
     "linear": "linear",
@@ -34,9 +36,9 @@ _PLAIN: dict[str, Kind] = {
 }
 
 
-def _refuse(layer: Any, why: str) -> ModelError:
-    return ModelError(
-        f"the engine does not compute the layer {layer.name!r} ({type(layer).__name__}): {why}; "
+def _refuse(layer: Layer, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the engine does not compute the layer {layer.name!r} ({layer.kind}): {why}; "
         "run the network by another backend"
     )
 
@@ -47,19 +49,21 @@ def _triple(sizes: Sequence[int]) -> Triple:
     return int(z), int(y), int(x)
 
 
-def _margins(layer: Any, pairs: Sequence[Sequence[int]]) -> Margins:
+def _margins(layer: Layer, pairs: Sequence[Sequence[int]]) -> Margins:
     _check_format(layer)
     z, y, x = ((int(a), int(b)) for a, b in ([(0, 0), *pairs] if len(pairs) == 2 else pairs))
     return z, y, x
 
 
-def _check_format(layer: Any) -> None:
-    if getattr(layer, "data_format", "channels_last") != "channels_last":
+def _check_format(layer: Layer) -> None:
+    if layer.config.get("data_format", "channels_last") != "channels_last":
         raise _refuse(layer, "channels must come last")
 
 
-def _activation(layer: Any) -> Activation:
-    function = getattr(layer.activation, "__name__", type(layer.activation).__name__)
+def _activation(layer: Layer) -> Activation:
+    function = layer.config["activation"]
+    if isinstance(function, Mapping):  # a layer in the place of a function
+        function = function.get("class_name")
     if function == "elu":
         return Activation("elu", 1.0)
     if function == "leaky_relu":
@@ -69,21 +73,44 @@ def _activation(layer: Any) -> Activation:
     return Activation(_PLAIN[function])
 
 
-def _check_conv(layer: Any) -> None:
+def _check_conv(layer: Layer) -> None:
     _check_format(layer)
-    if getattr(layer, "groups", 1) != 1:
-        raise _refuse(layer, f"it has {layer.groups} groups")
-    if any(n != 1 for n in layer.dilation_rate):
-        raise _refuse(layer, f"it is dilated by {layer.dilation_rate}")
-    if layer.padding not in ("valid", "same"):
-        raise _refuse(layer, f"its padding is {layer.padding!r}")
+    config = layer.config
+    if config.get("groups", 1) != 1:
+        raise _refuse(layer, f"it has {config['groups']} groups")
+    if any(n != 1 for n in config["dilation_rate"]):
+        raise _refuse(layer, f"it is dilated by {tuple(config['dilation_rate'])}")
+    if config["padding"] not in ("valid", "same"):
+        raise _refuse(layer, f"its padding is {config['padding']!r}")
 
 
-def _weights(layer: Any) -> tuple[Any, Any]:
-    kernel = np.asarray(layer.kernel, np.float32)
+def _weights(layer: Layer, *shapes: tuple[int, ...]) -> tuple[Array, ...]:
+    """Return the weights if they are of these shapes."""
+    found = [weight.shape for weight in layer.weights]
+    if found != list(shapes):
+        raise UnsupportedError(
+            f"the layer {layer.name!r} ({layer.kind}) has weights of {found}; expected "
+            f"{list(shapes)}. Save the model again with the present version of Keras"
+        )
+    return layer.weights
+
+
+def _kernel(layer: Layer, channels: tuple[int, int], filters: int) -> tuple[Array, Array]:
+    """Return a kernel with three sides, and the bias or zeros.
+
+    Parameters
+    ----------
+    channels : (int, int)
+        The last two axes of the kernel.
+    filters : int
+        Length of the bias.
+    """
+    sides = tuple(layer.config["kernel_size"])
+    bias = [(filters,)] if layer.config["use_bias"] else []
+    kernel, *rest = _weights(layer, (*sides, *channels), *bias)
     if kernel.ndim == 4:
         kernel = kernel[np.newaxis]
-    return kernel, np.asarray(layer.bias, np.float32) if layer.use_bias else None
+    return kernel, rest[0] if rest else np.zeros(filters, np.float32)
 
 
 def _channels(builder: Builder) -> tuple[int, int]:
@@ -91,33 +118,36 @@ def _channels(builder: Builder) -> tuple[int, int]:
     return -1, 3 if builder.is_flat else 4
 
 
-def _conv(builder: Builder, layer: Any, x: list[str]) -> str:
+def _conv(builder: Builder, layer: Layer, x: list[str]) -> str:
     _check_conv(layer)
-    kernel, bias = _weights(layer)
+    filters = int(layer.config["filters"])
+    kernel, bias = _kernel(layer, (builder.shape(x[0])[0], filters), filters)
     return builder.conv(
         layer.name,
         x[0],
         kernel,
         bias,
-        stride=_triple(layer.strides),
-        padding=layer.padding,
+        stride=_triple(layer.config["strides"]),
+        padding=layer.config["padding"],
         activation=_activation(layer),
     )
 
 
-def _transposed(builder: Builder, layer: Any, x: list[str]) -> str:
+def _transposed(builder: Builder, layer: Layer, x: list[str]) -> str:
     _check_conv(layer)
-    if getattr(layer, "output_padding", None) is not None:
-        raise _refuse(layer, f"its output_padding is {layer.output_padding}")
-    kernel, bias = _weights(layer)
-    kernel = np.ascontiguousarray(kernel.swapaxes(3, 4))  # Keras: channels out, channels in
-    stride = _triple(layer.strides)
+    config = layer.config
+    if config.get("output_padding") is not None:
+        raise _refuse(layer, f"its output_padding is {config['output_padding']}")
+    filters = int(config["filters"])
+    # Keras: channels out, channels in
+    kernel, bias = _kernel(layer, (filters, builder.shape(x[0])[0]), filters)
+    kernel = np.ascontiguousarray(kernel.swapaxes(3, 4))
+    stride = _triple(config["strides"])
     z, y, x_ = (
-        _transposed_crop(k, s, is_same=layer.padding == "same")
+        _transposed_crop(k, s, is_same=config["padding"] == "same")
         for k, s in zip(kernel.shape[:3], stride, strict=True)
     )
-    zeros = np.zeros(kernel.shape[4], np.float32)
-    op = TransposedConv(kernel, zeros if bias is None else bias, stride, (z, y, x_))
+    op = TransposedConv(kernel, bias, stride, (z, y, x_))
     done = builder.add(layer.name, op, x[0])
     return builder.activated(f"{layer.name}/activation", done, _activation(layer))
 
@@ -129,96 +159,110 @@ def _transposed_crop(side: int, stride: int, *, is_same: bool) -> tuple[int, int
     return (beyond // 2, beyond - beyond // 2) if is_same else (0, 0)
 
 
-def _normalised(builder: Builder, layer: Any, x: list[str]) -> str:
-    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
+def _normalised(builder: Builder, layer: Layer, x: list[str]) -> str:
+    config = layer.config
+    axis = config["axis"] if isinstance(config["axis"], int) else config["axis"][0]
     if axis not in _channels(builder):
         raise _refuse(layer, f"it normalises axis {axis}, not channels")
-    mean, variance = (np.asarray(w, np.float64) for w in (layer.moving_mean, layer.moving_variance))
-    scale = 1 / np.sqrt(variance + layer.epsilon)
-    if layer.scale:
-        scale = scale * np.asarray(layer.gamma, np.float64)
-    shift = -mean * scale
-    if layer.center:
-        shift = shift + np.asarray(layer.beta, np.float64)
+    names = [name for name in ("scale", "center") if config[name]]
+    vectors = [(builder.shape(x[0])[0],)] * (len(names) + 2)
+    weights = [weight.astype(np.float64) for weight in _weights(layer, *vectors)]
+    named = dict(zip([*names, "mean", "variance"], weights, strict=True))
+    scale = 1 / np.sqrt(named["variance"] + config["epsilon"]) * named.get("scale", 1.0)
+    shift = named.get("center", 0.0) - named["mean"] * scale
     return builder.add(layer.name, Scale(scale.astype(np.float32), shift.astype(np.float32)), x[0])
 
 
-def _rescaled(builder: Builder, layer: Any, x: list[str]) -> str:
+def _rescaled(builder: Builder, layer: Layer, x: list[str]) -> str:
     channels = builder.shape(x[0])[0]
     scale, shift = (
-        np.broadcast_to(np.asarray(n, np.float32), (channels,)) for n in (layer.scale, layer.offset)
+        np.broadcast_to(np.asarray(layer.config[name], np.float32), (channels,))
+        for name in ("scale", "offset")
     )
     return builder.add(layer.name, Scale(scale, shift), x[0])
 
 
-def _activate(builder: Builder, layer: Any, x: list[str]) -> str:
+def _activate(builder: Builder, layer: Layer, x: list[str]) -> str:
     return builder.activated(layer.name, x[0], _activation(layer))
 
 
-def _relu(builder: Builder, layer: Any, x: list[str]) -> str:
-    if layer.max_value is not None or layer.threshold:
+def _relu(builder: Builder, layer: Layer, x: list[str]) -> str:
+    if layer.config["max_value"] is not None or layer.config["threshold"]:
         raise _refuse(layer, "it has a largest value or a threshold")
-    slope = float(layer.negative_slope or 0)
+    slope = float(layer.config["negative_slope"] or 0)
     kind = Activation("leaky", slope) if slope else Activation("relu")
     return builder.activated(layer.name, x[0], kind)
 
 
-def _leaky(builder: Builder, layer: Any, x: list[str]) -> str:
-    return builder.activated(layer.name, x[0], Activation("leaky", float(layer.negative_slope)))
+def _leaky(builder: Builder, layer: Layer, x: list[str]) -> str:
+    slope = float(layer.config["negative_slope"])
+    return builder.activated(layer.name, x[0], Activation("leaky", slope))
 
 
-def _elu(builder: Builder, layer: Any, x: list[str]) -> str:
-    return builder.activated(layer.name, x[0], Activation("elu", float(layer.alpha)))
+def _elu(builder: Builder, layer: Layer, x: list[str]) -> str:
+    return builder.activated(layer.name, x[0], Activation("elu", float(layer.config["alpha"])))
 
 
-def _softmax(builder: Builder, layer: Any, x: list[str]) -> str:
-    if layer.axis not in _channels(builder):
-        raise _refuse(layer, f"it runs over axis {layer.axis}, not channels")
+def _softmax(builder: Builder, layer: Layer, x: list[str]) -> str:
+    if layer.config["axis"] not in _channels(builder):
+        raise _refuse(layer, f"it runs over axis {layer.config['axis']}, not channels")
     return builder.activated(layer.name, x[0], Activation("softmax"))
 
 
-def _add(builder: Builder, layer: Any, x: list[str]) -> str:
+def _add(builder: Builder, layer: Layer, x: list[str]) -> str:
     total = x[0]
     for other in x[1:]:
         total = builder.add(layer.name, Add(), total, other)
     return total
 
 
-def _concat(builder: Builder, layer: Any, x: list[str]) -> str:
-    if layer.axis not in _channels(builder):
-        raise _refuse(layer, f"it joins axis {layer.axis}, not channels")
+def _concat(builder: Builder, layer: Layer, x: list[str]) -> str:
+    if layer.config["axis"] not in _channels(builder):
+        raise _refuse(layer, f"it joins axis {layer.config['axis']}, not channels")
     return builder.add(layer.name, Concat(), *x)
 
 
 def _pool(kind: Literal["max", "average"]) -> Any:
-    def read(builder: Builder, layer: Any, x: list[str]) -> str:
+    def read(builder: Builder, layer: Layer, x: list[str]) -> str:
         _check_format(layer)
-        size, stride = _triple(layer.pool_size), _triple(layer.strides)
-        margins = builder.same(x[0], size, stride) if layer.padding == "same" else NO_MARGINS
+        config = layer.config
+        size, stride = _triple(config["pool_size"]), _triple(config["strides"])
+        is_same = config["padding"] == "same"
+        margins = builder.same(x[0], size, stride) if is_same else NO_MARGINS
         return builder.add(layer.name, Pool(kind, size, stride, margins), x[0])
 
     return read
 
 
-def _resize(builder: Builder, layer: Any, x: list[str]) -> str:
+def _resize(builder: Builder, layer: Layer, x: list[str]) -> str:
     _check_format(layer)
-    kind = getattr(layer, "interpolation", "nearest")
+    kind = layer.config.get("interpolation", "nearest")
     kinds: dict[str, Literal["nearest", "linear"]] = {"nearest": "nearest", "bilinear": "linear"}
     if kind not in kinds:
         raise _refuse(layer, f"its interpolation is {kind!r}")
-    return builder.add(layer.name, Resize(_triple(layer.size), kinds[kind]), x[0])
+    return builder.add(layer.name, Resize(_triple(layer.config["size"]), kinds[kind]), x[0])
 
 
-def _crop(builder: Builder, layer: Any, x: list[str]) -> str:
-    return builder.add(layer.name, Crop(_margins(layer, layer.cropping)), x[0])
+def _crop(builder: Builder, layer: Layer, x: list[str]) -> str:
+    return builder.add(layer.name, Crop(_margins(layer, layer.config["cropping"])), x[0])
 
 
-def _pad(builder: Builder, layer: Any, x: list[str]) -> str:
-    return builder.add(layer.name, Pad(_margins(layer, layer.padding)), x[0])
+def _pad(builder: Builder, layer: Layer, x: list[str]) -> str:
+    return builder.add(layer.name, Pad(_margins(layer, layer.config["padding"])), x[0])
 
 
-def _same(builder: Builder, layer: Any, x: list[str]) -> str:
+def _same(builder: Builder, layer: Layer, x: list[str]) -> str:
     return x[0]
+
+
+_OF_SEVERAL = ("Add", "Concatenate")
+
+
+def check_inputs(layer: Layer, inputs: Sequence[str]) -> None:
+    """Refuse a layer that is called with more inputs than it is read with, as with a mask."""
+    is_right = len(inputs) >= 1 if layer.kind in _OF_SEVERAL else len(inputs) == 1
+    if not is_right:
+        raise _refuse(layer, f"it is called with {len(inputs)} tensors")
 
 
 READERS = {

@@ -50,11 +50,17 @@ def direct(
 
 
 def winograd(
-    kernel: Array, positions: NDArray[np.intp], *, tile: int, group: int, groups: int
+    kernel: Array,
+    positions: NDArray[np.intp],
+    *,
+    tile: int,
+    slices: int,
+    group: int,
+    groups: int,
 ) -> Array:
-    """Return [group][place][z][channel in][channel out of the group]."""
+    """Return [group][place][z][channel in][channel out of the group]; z transformed for pairs."""
     spread = _spread(kernel, positions, group * groups)
-    found = transformed(spread, tile)
+    found = transformed(spread, tile, slices)
     places, z, inputs, _ = found.shape
     split = found.reshape(places, z, inputs, groups, group).transpose(3, 0, 1, 2, 4)
     return np.ascontiguousarray(split)

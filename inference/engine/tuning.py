@@ -16,6 +16,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,8 @@ _MOST = 6  # candidates that are measured
 _WORSE = 2.0  # by the formula, than its best: not measured
 _FLOPS = 1.5e9  # of a measurement: a part of a larger image
 _ROUNDS = 3
+_NEW = ".new-"  # begins the names of files that are being written
+_WRITING_S = 3600.0  # longer than a small file is ever being written
 
 _log = logging.getLogger(__name__)
 
@@ -124,12 +127,20 @@ class Tuner:
         text = json.dumps({"of": signature, "choice": choice.as_json(), "seconds": seconds})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")
+            self._sweep()
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=_NEW)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
             Path(name).replace(self._path(signature))
         except OSError as error:
             _log.info("what was measured is not kept: %s", error)
+
+    def _sweep(self) -> None:
+        """Remove what a process left that was killed while it wrote."""
+        for path in self.folder.glob(f"{_NEW}*"):
+            with suppress(OSError):  # another process was faster
+                if time.time() - path.stat().st_mtime > _WRITING_S:
+                    path.unlink()
 
 
 _CONVOLUTIONS = (Step.DIRECT, Step.WINOGRAD)

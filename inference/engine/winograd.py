@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 
 _F23 = [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]]
 _F43 = [
-    [1 / 4, 0, 0],
-    [-1 / 6, -1 / 6, -1 / 6],
-    [-1 / 6, 1 / 6, -1 / 6],
-    [1 / 24, 1 / 12, 1 / 6],
-    [1 / 24, -1 / 12, 1 / 6],
+    [1, 0, 0],
+    *([-2 / 3 * p**n for n in range(3)] for p in (0.5**0.5, -(0.5**0.5))),
+    *([1 / 6 * p**n for n in range(3)] for p in (2**0.5, -(2**0.5))),
     [0, 0, 1],
 ]
 _F45 = [
@@ -33,14 +31,17 @@ KERNELS: dict[tuple[int, int], NDArray[np.float64]] = {
 """By (outputs, taps): the matrix (places, taps) of a kernel's transform along one axis."""
 
 
-def transformed(kernel: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
-    """Transform a kernel (z, y, x, in, out) in y and x: (places, z, in, out)."""
-    matrix = KERNELS[tile, kernel.shape[1]]
+def transformed(kernel: NDArray[np.float32], tile: int, slices: int = 1) -> NDArray[np.float32]:
+    """Transform a kernel (z, y, x, in, out) in y and x: (places, z, in, out).
+
+    For pairs of slices z is transformed as well, and has 4 places.
+    """
+    plane = KERNELS[tile, kernel.shape[1]]
+    depth = np.eye(kernel.shape[0]) if slices == 1 else KERNELS[slices, kernel.shape[0]]
     if not kernel.any():  # of a measurement: wide layers would take longer here than there
-        depth, _, _, *channels = kernel.shape
-        return np.zeros((matrix.shape[0] ** 2, depth, *channels), np.float32)
+        return np.zeros((len(plane) ** 2, len(depth), *kernel.shape[3:]), np.float32)
     found = np.einsum(
-        "py,qx,zyxio->pqzio", matrix, matrix, kernel.astype(np.float64), optimize=True
+        "rz,py,qx,zyxio->pqrio", depth, plane, plane, kernel.astype(np.float64), optimize=True
     )
     places = found.reshape(-1, *found.shape[2:])
     return np.asarray(places, np.float32)

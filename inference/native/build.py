@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from inference.native import SOURCES
-from inference.native.builder import build, isas
+from inference.native import KERNELS, SOURCES
+from inference.native.builder import build_and_say
 
 if __name__ == "__main__":
-    used = build(SOURCES)
-    if used:
-        print(f"compiled the engine ({', '.join(isas())}) with {' '.join(used)}")
-    else:
-        print("no C++ compiler compiles the engine: networks need another backend")
+    build_and_say(SOURCES, "the engine", KERNELS.missing)

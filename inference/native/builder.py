@@ -21,7 +21,7 @@ ISAS = ("portable", "avx2", "avx512")
 """Widths of vectors, ascending: 4, 8 and 16 floats. Only the first exists outside x86-64."""
 FLAGS = (
     "-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden",
-    "-fno-math-errno", "-Wall", "-Wno-psabi",
+    "-fno-math-errno", "-Wall", "-Wno-psabi", f"-I{Path(__file__).parent}",
 )  # fmt: skip
 VECTORS = {
     "portable": ("-DLANES=4",),
@@ -107,3 +107,12 @@ def build(sources: Sources) -> list[str]:
         else:
             return compiler
     return []
+
+
+def build_and_say(sources: Sources, name: str, missing: str) -> None:
+    """Compile all libraries and print by what, or what is missing without them."""
+    used = build(sources)
+    if used:
+        print(f"compiled {name} ({', '.join(isas())}) with {' '.join(used)}")
+    else:
+        print(f"no C++ compiler compiles {name}: {missing}")

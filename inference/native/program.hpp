@@ -42,7 +42,9 @@ struct Op {
     int32_t sides[3], stride[3], before[3];  // of a kernel, a window, a factor; zeros in front
     int32_t vectors, pixels;      // a block of registers: vectors of channels, and pixels or tiles
     int32_t tile, tiles;          // Winograd: side of an output tile, tiles at a time
+    int32_t slices;               // Winograd: of the result, computed together; 1 or 2
     int32_t depth_parts;          // Winograd: into how many parts z is cut
+    int32_t is_streamed;          // Winograd: whether results go past the caches
     int32_t channel;              // a copy: the first channel that is written
     Tensor in, out, residual;
     const float *weights, *bias, *factor;  // factor: of the residual

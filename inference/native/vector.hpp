@@ -13,6 +13,10 @@
 #define LANES 4
 #endif
 
+#if LANES > 4
+#include <immintrin.h>
+#endif
+
 #define PETALIGN_INLINE inline __attribute__((always_inline))
 
 namespace petalign {
@@ -30,6 +34,24 @@ PETALIGN_INLINE V load(const float* p) {
 }
 
 PETALIGN_INLINE void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
+
+// Past the caches, to an address that is a multiple of the vector's size.
+PETALIGN_INLINE void stream(float* p, V v) {
+#if LANES == 16
+    _mm512_stream_ps(p, (__m512)v);
+#elif LANES == 8
+    _mm256_stream_ps(p, (__m256)v);
+#else
+    store(p, v);
+#endif
+}
+
+// Lets other threads see what was streamed.
+PETALIGN_INLINE void end_stream() {
+#if LANES > 4
+    _mm_sfence();
+#endif
+}
 
 // The first n lanes only.
 PETALIGN_INLINE void store(float* p, V v, int n) { std::memcpy(p, &v, sizeof(float) * n); }

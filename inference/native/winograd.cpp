@@ -1,9 +1,11 @@
-// Convolution by Winograd's minimal filtering in (y, x); taps along z are summed while transformed.
+// Convolution by Winograd's minimal filtering in (y, x). Taps along z are summed while transformed,
+// or, for pairs of slices, filtered by F(2, 3) as well: 4 products instead of 6.
 //
 // A piece of work is a number of tiles of every slice of a part of z. The transforms of the last few
 // slices are kept in a ring, so that each slice is transformed once. Transformed inputs are
 // [slice][place][block of tiles][channel block][tile][lane], so that the innermost loop is that of
-// the direct convolution; weights are [group][place][z][channel in][channel out of group].
+// the direct convolution; weights are [group][place][z][channel in][channel out of group], where z
+// is transformed for pairs.
 
 #include "blocks.hpp"
 #include "transforms.hpp"
@@ -33,6 +35,7 @@ struct Winograd {
             const int part = piece % op.depth_parts;
             work.run(op.out.depth * part / op.depth_parts,
                      op.out.depth * (part + 1) / op.depth_parts);
+            if (op.is_streamed) end_stream();
         });
     }
 
@@ -44,32 +47,43 @@ struct Winograd {
         const int across;
         int first, count;
         float* transformed;
+        float* sums_along_z;
         float* products;
-        int64_t place, slot, product_place;
-        int blocks_of_tiles;
+        int64_t place, slot, product_place, product_slice;
+        int blocks_of_tiles, ring;
 
         void run(int from, int to) {
-            const int depth = op.sides[0];
+            const int depth = op.sides[0], slices = op.slices;
+            ring = depth + slices - 1;
             blocks_of_tiles = (count + TILES - 1) / TILES;
             place = int64_t(blocks_of_tiles) * op.in.blocks() * TILES * L + kApart;
             slot = N * N * place;
-            products = transformed + depth * slot;
+            sums_along_z = transformed + ring * slot;
+            products = sums_along_z + (slices == 1 ? 0 : ring * op.in.blocks() * TILES * L);
             product_place = int64_t(blocks_of_tiles) * VECTORS * TILES * L + kApart;
+            product_slice = N * N * product_place;
             const int groups = (op.out.blocks() + VECTORS - 1) / VECTORS;
-            for (int z = from - op.before[0]; z < from - op.before[0] + depth - 1; ++z)
-                transform_slice(z);
-            for (int z = from; z < to; ++z) {
-                transform_slice(z - op.before[0] + depth - 1);
+            int next = from - op.before[0];  // to be transformed
+            for (int z = from; z < to; z += slices) {
+                while (next < z - op.before[0] + ring) transform_slice(next++);
                 for (int group = 0; group < groups; ++group) {
-                    multiply(z, group);
-                    finish_slice(z, group);
+                    if (slices == 1)
+                        multiply(z, group);
+                    else
+                        multiply_pair(z, group);
+                    for (int i = 0; i < slices && z + i < to; ++i)
+                        finish_slice(z + i, group, products + i * product_slice);
                 }
             }
         }
 
+        // Outside the image: nothing, which `multiply` leaves out, or zeros for a pair.
         void transform_slice(int z) {
-            if (z < 0 || z >= op.in.depth) return;
-            float* to = transformed + z % op.sides[0] * slot;
+            float* to = transformed + slot_of(z);
+            if (z < 0 || z >= op.in.depth) {
+                if (op.slices == 2) std::memset(to, 0, slot * sizeof(float));
+                return;
+            }
             const float* in = machine.base(op.in);
             for (int t = 0; t < count; ++t) {
                 const int y = (first + t) / across * M, x = (first + t) % across * M;
@@ -100,6 +114,8 @@ struct Winograd {
             }
         }
 
+        int64_t slot_of(int z) const { return (z % ring + ring) % ring * slot; }
+
         void multiply(int z, int group) {
             const int depth = op.sides[0], start = z - op.before[0];
             const int k0 = std::max(0, -start), k1 = std::min(depth, op.in.depth - start);
@@ -108,29 +124,105 @@ struct Winograd {
             for (int n = 0; n < N * N; ++n)
                 for (int t = 0; t < blocks_of_tiles; ++t) {
                     V sums[TILES][VECTORS];
-#pragma GCC unroll 16
-                    for (int m = 0; m < TILES; ++m)
-#pragma GCC unroll 8
-                        for (int v = 0; v < VECTORS; ++v) sums[m][v] = V{};
-                    const float* w = weights + (n * depth + k0) * slice;
-                    for (int k = k0; k < k1; ++k) {
-                        const float* p = transformed + (start + k) % depth * slot + n * place +
-                                         int64_t(t) * op.in.blocks() * TILES * L;
-                        for (int c = 0; c < op.in.channels; c += L, p += TILES * L) {
-                            const int some = std::min(L, op.in.channels - c);
-                            accumulate<VECTORS, TILES>(sums, p, w, some, L);
-                            w += some * VECTORS * L;
-                        }
-                    }
-                    float* to = products + n * product_place + int64_t(t) * VECTORS * TILES * L;
-#pragma GCC unroll 16
-                    for (int m = 0; m < TILES; ++m)
-#pragma GCC unroll 8
-                        for (int v = 0; v < VECTORS; ++v) store(to + (v * TILES + m) * L, sums[m][v]);
+                    clear(sums);
+                    for (int k = k0; k < k1; ++k)
+                        multiply_block(sums, transformed + slot_of(start + k) + block_at(n, t),
+                                       weights + (n * depth + k) * slice);
+                    store_products(products + product_at(n, t), sums);
                 }
         }
 
-        void finish_slice(int z, int group) {
+        // Both slices of a pair from the sums of four: F(2, 3) with the points 0, 1, -1, infinity.
+        void multiply_pair(int z, int group) {
+            const int start = z - op.before[0], size = op.in.blocks() * TILES * L;
+            const int64_t slice = int64_t(op.in.channels) * VECTORS * L;
+            const float* weights = op.weights + group * N * N * 4 * slice;
+            const float* slots[4];
+            for (int k = 0; k < 4; ++k) slots[k] = transformed + slot_of(start + k);
+            for (int n = 0; n < N * N; ++n)
+                for (int t = 0; t < blocks_of_tiles; ++t) {
+                    const float* in[4];
+                    for (int k = 0; k < 4; ++k) in[k] = slots[k] + block_at(n, t);
+                    for (int i = 0; i < size; i += L) {
+                        const V d[4] = {load(in[0] + i), load(in[1] + i), load(in[2] + i),
+                                        load(in[3] + i)};
+                        V o[4];
+                        Transform<2, 3>::input(d, o);
+                        for (int k = 0; k < 4; ++k) store(sums_along_z + k * size + i, o[k]);
+                    }
+                    const float* w = weights + n * 4 * slice;
+                    float* first = products + product_at(n, t);
+                    float* second = first + product_slice;
+                    V sums[TILES][VECTORS];
+                    clear(sums);
+                    multiply_block(sums, sums_along_z + size, w + slice);
+                    store_products(first, sums);
+                    clear(sums);
+                    multiply_block(sums, sums_along_z + 2 * size, w + 2 * slice);
+                    sum_and_difference(first, second, sums);
+                    load_products(sums, second);
+                    multiply_block(sums, sums_along_z + 3 * size, w + 3 * slice);
+                    store_products(second, sums);
+                    load_products(sums, first);
+                    multiply_block(sums, sums_along_z, w);
+                    store_products(first, sums);
+                }
+        }
+
+        int64_t block_at(int n, int t) const {
+            return n * place + int64_t(t) * op.in.blocks() * TILES * L;
+        }
+
+        int64_t product_at(int n, int t) const {
+            return n * product_place + int64_t(t) * VECTORS * TILES * L;
+        }
+
+        // Adds the products of all channels of a block of tiles.
+        PETALIGN_INLINE void multiply_block(V (&sums)[TILES][VECTORS], const float* p,
+                                            const float* w) const {
+            for (int c = 0; c < op.in.channels; c += L, p += TILES * L) {
+                const int some = std::min(L, op.in.channels - c);
+                accumulate<VECTORS, TILES>(sums, p, w, some, L);
+                w += some * VECTORS * L;
+            }
+        }
+
+        static PETALIGN_INLINE void clear(V (&sums)[TILES][VECTORS]) {
+#pragma GCC unroll 16
+            for (int m = 0; m < TILES; ++m)
+#pragma GCC unroll 8
+                for (int v = 0; v < VECTORS; ++v) sums[m][v] = V{};
+        }
+
+        static PETALIGN_INLINE void load_products(V (&sums)[TILES][VECTORS], const float* p) {
+#pragma GCC unroll 16
+            for (int m = 0; m < TILES; ++m)
+#pragma GCC unroll 8
+                for (int v = 0; v < VECTORS; ++v) sums[m][v] = load(p + (v * TILES + m) * L);
+        }
+
+        static PETALIGN_INLINE void store_products(float* p, const V (&sums)[TILES][VECTORS]) {
+#pragma GCC unroll 16
+            for (int m = 0; m < TILES; ++m)
+#pragma GCC unroll 8
+                for (int v = 0; v < VECTORS; ++v) store(p + (v * TILES + m) * L, sums[m][v]);
+        }
+
+        // first holds the products with the point 1, sums those with -1.
+        static PETALIGN_INLINE void sum_and_difference(float* first, float* second,
+                                                       const V (&sums)[TILES][VECTORS]) {
+#pragma GCC unroll 16
+            for (int m = 0; m < TILES; ++m)
+#pragma GCC unroll 8
+                for (int v = 0; v < VECTORS; ++v) {
+                    const int at = (v * TILES + m) * L;
+                    const V one = load(first + at);
+                    store(first + at, one + sums[m][v]);
+                    store(second + at, one - sums[m][v]);
+                }
+        }
+
+        void finish_slice(int z, int group, const float* products) {
             for (int t = 0; t < count; ++t) {
                 const int y = (first + t) / across * M, x = (first + t) % across * M;
                 const float* tile =
@@ -182,7 +274,10 @@ struct Winograd {
                 activate(values, op.activation, op.alpha);
 #pragma GCC unroll 8
                 for (int j = 0; j < M; ++j)
-                    if (IS_WHOLE || j < width) store(to + i * op.out.row + j * L, values[j]);
+                    if (IS_WHOLE && op.is_streamed)
+                        stream(to + i * op.out.row + j * L, values[j]);
+                    else if (IS_WHOLE || j < width)
+                        store(to + i * op.out.row + j * L, values[j]);
             }
         }
     };

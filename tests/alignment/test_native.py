@@ -2,19 +2,23 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import inference.native
 from alignment import native
-from alignment.native import build
 from alignment.ncc import engine_name, find_matches, score_surfaces
+from inference.native import builder
+from inference.native.builder import Sources
 from storage import provenance
 from tests.feature_images import SIZES, jobs_over, pair, sizes
 
 
 def test_it_was_built_by_the_installation():
-    assert build.compilers(), "no compiler, and no ziglang wheel: make install brings one"
+    assert builder.compilers(), "no compiler, and no ziglang wheel: make install brings one"
     assert engine_name() == "native"
 
 
@@ -41,10 +45,29 @@ def test_every_width_of_vectors_gives_the_same_bits(holes):
             np.testing.assert_array_equal(other[0][0].mirror, first[0][0].mirror)
 
 
-def test_a_library_of_other_sources_is_not_used(monkeypatch, caplog):
-    monkeypatch.setattr(native, "sources_digest", lambda: "0123")
-    assert native.library.__wrapped__() is None
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux says what it has")
+@pytest.mark.parametrize("kernels", [native.KERNELS, inference.native.KERNELS])
+def test_the_widest_vectors_of_this_processor_are_used(kernels):
+    flags = Path("/proc/cpuinfo").read_text().split()
+    wide = [isa for isa, flag in (("avx512", "avx512vl"), ("avx2", "avx2")) if flag in flags]
+    assert kernels.widest() == (wide[0] if wide else "portable")
+
+
+@pytest.mark.parametrize("kernels", [native.KERNELS, inference.native.KERNELS])
+def test_a_library_of_other_sources_is_not_used(kernels, monkeypatch, caplog):
+    monkeypatch.setattr(Sources, "digest", lambda self: "0123")
+    again = replace(kernels, _loaded={})
+    assert again.widest() is None
     assert "run `make install`" in caplog.text
+
+
+@pytest.mark.parametrize("kernels", [native.KERNELS, inference.native.KERNELS])
+def test_one_line_says_what_is_missing_where_nothing_was_built(kernels, caplog, tmp_path):
+    again = replace(kernels, sources=Sources(tmp_path, "_kernel", ()), _loaded={})
+    assert again.widest() is None
+    assert again.library("portable") is None
+    (line,) = caplog.messages
+    assert line == f"_kernel_portable.so is not built: {kernels.missing}"
 
 
 def test_without_the_kernel_numpy_gives_the_same_matches(monkeypatch):
@@ -58,14 +81,13 @@ def test_without_the_kernel_numpy_gives_the_same_matches(monkeypatch):
     np.testing.assert_allclose(plain_overlap, overlap, atol=1e-5)
 
 
-def test_a_library_appears_whole_or_not_at_all(monkeypatch, tmp_path):
-    for source in [*native.HERE.glob("*.hpp"), *native.HERE.glob("*.cpp")]:
+def test_a_library_appears_whole_or_not_at_all(tmp_path):
+    sources = replace(native.SOURCES, folder=tmp_path)
+    for source in [*native.SOURCES.folder.glob("*.hpp"), *native.SOURCES.folder.glob("*.cpp")]:
         shutil.copy(source, tmp_path)
-    monkeypatch.setattr(native, "HERE", tmp_path)
-    monkeypatch.setattr(build, "HERE", tmp_path)
     (tmp_path / "ncc.cpp").write_text("this is no program")
     with pytest.raises(subprocess.CalledProcessError):
-        build.compile_library(build.compilers()[0], "portable")
+        builder.compile_library(sources, builder.compilers()[0], "portable")
     assert not list(tmp_path.glob("*.so"))
     assert not list(tmp_path.glob(".build-*"))
 

@@ -65,7 +65,7 @@ def test_a_script_gets_one_document(petalign, tmp_path):
         ("24,26", "expected Z,Y,X,C, or Y,X,C"),
         ("8,24,x,1", "expected 4 numbers above 0"),
         ("24,26,1", "the model takes"),
-        ("8,24,26,3", "--shape 8,24,26,3: layer"),
+        ("8,24,26,3", "the model takes (None, None, None, 1), without the batch"),
     ],
 )
 def test_a_wrong_shape_stops_with_2(petalign, shape, message):

@@ -83,6 +83,21 @@ def test_weights_sum_to_one(step, reach):
     np.testing.assert_allclose(fade(step, reach), fade(step, reach)[::-1], atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("mode", "margin", "count"),
+    [
+        ("valid", (2, 2), 3 * 2),
+        ("blend", (2, 2), 4 * 3),
+        ("blend", (0, 2), 3 * 3),  # nothing is blended along the first axis
+        ("blend", (4, 2), 5 * 3),  # patches overlap by more than a step
+    ],
+)
+def test_a_block_is_made_of_few_patches(mode, margin, count):
+    grid = PatchGrid(tuple(6 + 2 * m for m in margin), margin, mode)
+    assert grid.step == (6, 6)
+    assert grid.count((18, 12), (36, 24)) == count
+
+
 @pytest.mark.parametrize("shrink", [(0, 0), (1, 2)])
 def test_blended_patches_that_agree_give_what_each_gives(shrink):
     image = image_of((30, 41))

@@ -11,7 +11,10 @@ if find_spec("tensorflow") is None:
 
 from distributed import Client
 
+from alignment.predicting.driver import run_prediction
 from alignment.predicting.runs import prepare
+from alignment.stages import predict
+from inference.overlap import predict_block
 from storage.store import join, replace_bytes
 from tests.networks import model_file
 from tests.published import publish_aligned, texture
@@ -59,3 +62,23 @@ def prepare_run(aligned, model, tmp_path):
         return prepare(source, of, join(tmp_path.as_uri(), to), settings, at=at)
 
     return prepare_run
+
+
+@pytest.fixture
+def values_of(cluster, monkeypatch):
+    """Return a function that does a prediction and returns the values before they are stored."""
+    noted = {}
+
+    def noting(network, voxels, grid, start, stop, *, encode, dtype, **how):
+        values = predict_block(network, voxels, grid, start, stop, **how)
+        noted[start] = (network.backend, values)
+        return encode(values)
+
+    def values_of(prepared):
+        noted.clear()
+        run_prediction(prepared.run_uri, cluster)
+        assert {backend for backend, _ in noted.values()} == {prepared.layout.backend}
+        return {start: values for start, (_, values) in noted.items()}
+
+    monkeypatch.setattr(predict, "predict_block", noting)
+    return values_of

@@ -9,7 +9,6 @@ from alignment.errors import ConfigError, StageFailed
 from alignment.predicting.driver import run_prediction
 from alignment.stages import predict
 from inference import native
-from inference.overlap import predict_block
 from storage import open_prediction, provenance
 from storage.commit import records
 from storage.store import join, replace_bytes
@@ -21,26 +20,6 @@ pytestmark = pytest.mark.skipif(native.widest() is None, reason="the kernels are
 
 def by(backend, settings=SETTINGS, **more):
     return settings | {"network": {"backend": backend, **more}}
-
-
-@pytest.fixture
-def values_of(cluster, monkeypatch):
-    """Return a function that does a prediction and returns the values before they are stored."""
-    noted = {}
-
-    def noting(network, voxels, grid, start, stop, **how):
-        values = predict_block(network, voxels, grid, start, stop, **how)
-        noted[start] = (network.backend, values.copy())
-        return values
-
-    def values_of(prepared):
-        noted.clear()
-        run_prediction(prepared.run_uri, cluster)
-        assert {backend for backend, _ in noted.values()} == {prepared.layout.backend}
-        return {start: values for start, (_, values) in noted.items()}
-
-    monkeypatch.setattr(predict, "predict_block", noting)
-    return values_of
 
 
 def _check_agree(values_of, prepare_run, settings, model):

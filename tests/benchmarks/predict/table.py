@@ -109,8 +109,8 @@ def measure(case: Case, folder: Path) -> Measured:
 
 def bare(case: Case, model: Path, patches: int) -> float:
     """Return the processor time of the network for so many patches, by its median."""
-    read = load_network(model.read_bytes())
-    network = on_engine(read) if case.backend == "engine" else read
+    read = on_engine if case.backend == "engine" else load_network
+    network = read(model.read_bytes())
     batch = np.random.default_rng(0).random((case.batch, *case.patch, 1), np.float32)
     network(batch)
     times = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from inference.engine.graph import Graph, Node
 from inference.engine.lowering import lower
 from inference.engine.ops import Activate, Activation, Concat, Conv, Input
 from inference.engine.program import assemble
+from inference.native.structures import Op
 from tests.inference.engine.samples import sample
 
 ISAS = [isa for isa in native.ISAS if native.library(isa) is not None]
@@ -108,12 +111,15 @@ def test_every_choice_of_a_convolution(isa, sides, inputs, channels, stride):
 
 
 def _run(library, program, threads, arrays):
-    import ctypes
-
     context = library.petalign_engine_open(threads, program.arena_floats, program.scratch_floats)
     addresses = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
     library.petalign_engine_run(context, program.ops, len(program.ops), addresses, None)
     library.petalign_engine_close(context)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_both_sides_declare_the_same_structure(isa):
+    assert native.library(isa).petalign_engine_op_bytes() == ctypes.sizeof(Op)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -130,7 +136,7 @@ def test_activations_are_exact_to_two_units_of_1(isa, kind):
     assert error.max() < 2e-7
 
 
-@pytest.mark.parametrize(("tile", "side", "bound"), [(2, 3, 3e-6), (4, 3, 3e-5), (4, 5, 3e-5)])
+@pytest.mark.parametrize(("tile", "side", "bound"), [(2, 3, 1e-6), (4, 3, 4e-6), (4, 5, 2e-5)])
 def test_errors_of_transforms_are_bounded(tile, side, bound):
     """Relative to the layer's largest output; 64 channels, values of order 1."""
     random = np.random.default_rng(0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -87,6 +89,38 @@ def test_eight_processes_may_measure_at_once(tmp_path):
     (entry,) = tmp_path.iterdir()  # nothing half-written is left
     assert json.loads(entry.read_text())["choice"] in [choice.as_json() for choice, _ in found]
     assert _best(tmp_path)[1] == 0
+
+
+def _measure_on(folder):
+    for inputs in range(1, 1000):
+        _best(folder, inputs)
+
+
+def test_processes_may_be_killed_while_they_measure(tmp_path):
+    spawn = get_context("spawn")
+    for wanted in (1, 3, 5):
+        process = spawn.Process(target=_measure_on, args=(tmp_path,))
+        process.start()
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.json"))) < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.kill()
+        process.join()
+    entries = list(tmp_path.glob("*.json"))
+    assert len(entries) >= wanted
+    for entry in entries:  # whole, each of them
+        assert json.loads(entry.read_text())["seconds"] > 0
+    assert all(_best(tmp_path, inputs)[1] == 0 for inputs in range(1, wanted + 1))
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    left, writing = tmp_path / ".new-left", tmp_path / ".new-writing"
+    for path in (left, writing):
+        path.write_text("{")
+    os.utime(left, (0, 0))
+    _best(tmp_path)
+    assert not left.exists()
+    assert writing.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
