@@ -48,12 +48,12 @@ def main() -> None:
 
 def tables(prices: dict[str, Any], races: Sequence[Race]) -> str:
     """Return voxels per unit of price, the assumptions, and what GPUs would have to reach."""
-    cpu = prices["cpu"][0]
+    cpu = prices["cpu"]
     return "\n".join(
         [
             f"{races[0].machine} Threads: {races[0].threads}. Millions of voxels of output per "
             f"{prices['currency']}, at the price of {cpu['name']}, of which a thread takes one of "
-            f"{cpu['cpus']} CPUs:",
+            f"{cpu['cores']} cores:",
             "",
             *_of_cpus(cpu, races),
             "",
@@ -76,10 +76,10 @@ def tables(prices: dict[str, Any], races: Sequence[Race]) -> str:
 def per_price(voxels_per_s: float, cpu: dict[str, Any], threads: int) -> float:
     """Return voxels for one unit of the currency.
 
-    >>> round(per_price(1e6, {"per_hour": 0.4, "cpus": 8}, threads=2))
+    >>> round(per_price(1e6, {"per_hour": 0.4, "cores": 8}, threads=2))
     36000000000
     """
-    return voxels_per_s * 3600 / (cpu["per_hour"] * threads / cpu["cpus"])
+    return voxels_per_s * 3600 / (cpu["per_hour"] * threads / cpu["cores"])
 
 
 def _of_cpus(cpu: dict[str, Any], races: Sequence[Race]) -> list[str]:
@@ -119,7 +119,7 @@ def _assumptions(prices: dict[str, Any]) -> list[str]:
     return [
         f"- {one['name']}: {one['per_hour']:g} {prices['currency']} an hour ({one['as_of']}; "
         f"{one['source']}). Assumed: {one['assumed'].strip()}."
-        for one in (*prices["cpu"], *prices["gpu"])
+        for one in (prices["cpu"], *prices["gpu"])
     ]
 
 

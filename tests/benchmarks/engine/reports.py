@@ -18,7 +18,11 @@ def heading(races: Sequence[Race]) -> str:
         if one.version and one.way != "engine"
     }
     said = ", ".join(f"{library} {version}" for library, version in versions.items())
-    return f"{races[-1].machine} {said}. {peak_in_words(races)}"
+    vectors = {one.version for race in races for one in race.entrants if one.way == "engine"}
+    return (
+        f"{races[-1].machine} {said}; the engine's vectors: {', '.join(sorted(vectors))}. "
+        f"{peak_in_words(races)}"
+    )
 
 
 def peak_in_words(races: Sequence[Race]) -> str:

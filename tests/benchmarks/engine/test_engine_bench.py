@@ -139,8 +139,8 @@ def test_goals_are_judged_by_the_fastest_way_of_a_peer():
 def test_cost_says_what_is_not_known():
     prices = yaml.safe_load(cost.PRICES.read_text(encoding="utf-8"))
     text = cost.tables(prices, [_raced("A", 0.5, 1.0)])
-    # 2 Mvoxel/s on 2 of 8 CPUs at 0.34 an hour
-    assert f"| A | {2 * 3600 / 0.085:,.0f} | {3600 / 0.085:,.0f} |" in text
+    # 2 Mvoxel/s on 2 of 4 cores at 0.34 an hour
+    assert f"| A | {2 * 3600 / 0.17:,.0f} | {3600 / 0.17:,.0f} |" in text
     assert f" / {cost.UNKNOWN} |" in text
     prices["gpu_speeds"] = [
         {"gpu": prices["gpu"][0]["name"], "network": "A", "voxels_per_s": 5e6, "source": "none"}

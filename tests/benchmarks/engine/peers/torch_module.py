@@ -86,18 +86,26 @@ def _conv(network: Network, node: Node) -> Layer:
     values = node.fields
     kernel = network.kernel(values["kernel"], "oi")
     padding = network.sizes(values["padding"])
-    if any(before != after for before, after in padding):
-        raise ValueError(f"{node.name}: padding {padding} differs before and behind")
+    is_even = all(before == after for before, after in padding)
     kind = nn.Conv2d if network.is_flat else nn.Conv3d
     made = kind(
         kernel.shape[1],
         kernel.shape[0],
         kernel.shape[2:],
         stride=tuple(network.sizes(values["stride"])),
-        padding=tuple(before for before, _ in padding),
+        padding=tuple(before if is_even else 0 for before, _ in padding),
         bias=bool(values["bias"].any()),
     )
-    return _with_weights(made, kernel, values["bias"])
+    made = _with_weights(made, kernel, values["bias"])
+    return made if is_even else nn.Sequential(_zeros(network, values["padding"]), made)
+
+
+def _zeros(network: Network, margins: Any) -> Any:
+    """Return a layer of zeros around an image: the last axis comes first."""
+    from torch import nn
+
+    kind = nn.ConstantPad2d if network.is_flat else nn.ConstantPad3d
+    return kind(tuple(n for ends in reversed(network.sizes(margins)) for n in ends), 0.0)
 
 
 def _transposed(network: Network, node: Node) -> Layer:
@@ -179,10 +187,7 @@ def _crop(network: Network, node: Node) -> Layer:
 
 
 def _pad(network: Network, node: Node) -> Layer:
-    from torch.nn import functional
-
-    ends = [n for margins in reversed(network.sizes(node.fields["margins"])) for n in margins]
-    return lambda x: functional.pad(x, ends)
+    return _zeros(network, node.fields["margins"])
 
 
 def _add(network: Network, node: Node) -> Layer:
