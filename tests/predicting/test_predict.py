@@ -193,7 +193,7 @@ def test_the_model_that_was_frozen_is_used_whatever_becomes_of_the_file(
 
 def test_a_block_that_needs_too_much_memory_is_refused_with_the_settings(prepare_run):
     with pytest.raises(ConfigError, match=r"Lower patches\.patch_px, patches\.batch or"):
-        prepare_run({**SETTINGS, "limits": {"worker_memory_gib": 0.25}})
+        prepare_run({**SETTINGS, "limits": {"worker_memory_gib": 0.2}})
 
 
 @pytest.mark.parametrize(
