@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alignment.predicting.runs import layout_of
-from alignment.stages.predict import network_of
+from alignment.stages.predict import MODEL, network_of
 from inference.backends.engine_file import EngineNetwork
+from inference.backends.files import on_engine
+from storage.store import join, read_bytes
 
 
 class Spent(NamedTuple):
@@ -43,13 +45,19 @@ def spent() -> Spent:
     return Spent(time.process_time(), _in_network_s)
 
 
-def call_network(run_uri: str, patches: int, begin: float) -> tuple[float, float]:
+def call_network(
+    run_uri: str, patches: int, begin: float, *, is_whole: bool
+) -> tuple[float, float]:
     """Call the network of a prediction so often; return when it was done, and its CPU-s.
 
-    Begins at a time (s since 1970) that workers agree on. The patches are in memory already, as
-    the network takes them, and what it gives is dropped.
+    The engine as anybody calls it, who gets whole patches; or as the prediction does, which gets
+    them without their margins. Begins at a time (s since 1970) that workers agree on. The patches
+    are in memory already, as the network takes them, and what it gives is dropped.
     """
-    network, patch = network_of(run_uri), layout_of(run_uri).patch
+    layout = layout_of(run_uri)
+    network, patch = network_of(run_uri), layout.patch
+    if is_whole:
+        network = on_engine(read_bytes(join(run_uri, MODEL)), isa=layout.isa)
     random = np.random.default_rng(0)
     given = [random.random((1, *patch, 1), np.float32) for _ in range(2)]
     network(given[0])

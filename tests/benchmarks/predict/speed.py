@@ -1,8 +1,9 @@
 """How much of the engine's bare speed a prediction keeps, from zarr on S3 to zarr on S3.
 
 ``python -m tests.benchmarks.predict.speed`` starts an S3 server and two worker processes, and lets
-them in turn predict a volume and call the network alone: both at once, for as many patches, which
-lie in memory. ``--rounds N`` says how often, ``--write`` puts the table into docs/prediction.md.
+them in turn predict a volume and call the engine alone: both at once, for as many patches, which
+lie in memory. The engine gives whole patches, or only what a prediction keeps of them. ``--rounds
+N`` says how often, ``--write`` puts the table into docs/prediction.md.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -48,16 +50,16 @@ class Case:
 
     title: str
     widths: tuple[int, ...]
-    shape: tuple[int, int, int] = (48, 512, 512)
+    shape: tuple[int, int, int]
     shard: tuple[int, int, int] = (24, 256, 256)
     join: str = "valid"
 
 
 FULL, QUARTER = (28, 36, 48, 64, 80), (14, 18, 24, 32, 40)
 CASES = (
-    Case("RSUNet 28-36-48-64-80, cropped", FULL),
-    Case("RSUNet 14-18-24-32-40, cropped", QUARTER),
-    Case("RSUNet 14-18-24-32-40, blended", QUARTER, join="blend"),
+    Case("28-36-48-64-80, cropped", FULL, (24, 512, 512)),
+    Case("14-18-24-32-40, cropped", QUARTER, (48, 512, 512)),
+    Case("14-18-24-32-40, blended", QUARTER, (24, 512, 256), join="blend"),
 )
 
 
@@ -97,7 +99,7 @@ def site() -> Iterator[Site]:
             yield Site(client, servers)
 
 
-Way = Callable[[Site, Prepared], Turn]
+Turns = list[dict[str, Turn]]
 
 
 def write_model(path: Path, widths: tuple[int, ...]) -> str:
@@ -132,56 +134,70 @@ def predict(at: Site, ready: Prepared) -> Turn:
     return Turn(wall, workers, in_network / (WORKERS * wall), others)
 
 
-def call_bare(at: Site, ready: Prepared) -> Turn:
+def call_bare(at: Site, ready: Prepared, *, is_whole: bool) -> Turn:
     """Call the network for as many patches, the workers at once."""
     begin = time.time() + AHEAD_S
     each = ready.figures.patches / WORKERS
     calls = [
-        at.client.submit(call_network, ready.run_uri, round(each), begin, workers=[w], pure=False)
-        for w in at.client.scheduler_info(n_workers=-1)["workers"]
-    ]
+        at.client.submit(
+            call_network, ready.run_uri, round(each), begin,
+            is_whole=is_whole, workers=[worker], pure=False,
+        )
+        for worker in at.client.scheduler_info(n_workers=-1)["workers"]
+    ]  # fmt: skip
     ended, cpu_s = zip(*at.client.gather(calls), strict=True)
     share = each / round(each)
     return Turn((max(ended) - begin) * share, sum(cpu_s) * share)
 
 
-def hold(case: Case, rounds: int, at: Site, model: str) -> tuple[Figures, list[tuple[Turn, Turn]]]:
-    """Return the turns of both ways by round, after one turn of each that is not counted."""
+WAYS: dict[str, Callable[[Site, Prepared], Turn]] = {
+    "whole": partial(call_bare, is_whole=True),
+    "inside": partial(call_bare, is_whole=False),
+    "volume": predict,
+}
+
+
+def hold(case: Case, rounds: int, at: Site, model: str) -> tuple[Figures, Turns]:
+    """Return the turns of all ways by round; a prediction before them is not counted."""
     ready = prepared(case, model)
-    done = []
-    for number in range(rounds + 1):
-        run = ready()
-        ways: dict[str, Way] = {"bare": call_bare, "whole": predict}
-        order = sorted(ways, reverse=bool(number % 2))
-        turns = {way: ways[way](at, run) for way in order}
-        print(number, turns, flush=True)
-        done.append((turns["bare"], turns["whole"]))
-    return run.figures, done[1:]
+    predict(at, ready())
+    turns: Turns = []
+    for number in range(rounds):
+        run, names = ready(), list(WAYS)
+        order = names[number % 3 :] + names[: number % 3]
+        turns.append({name: WAYS[name](at, run) for name in order})
+        print(turns[-1], flush=True)
+    return run.figures, turns
 
 
-def row(case: Case, figures: Figures, rounds: list[tuple[Turn, Turn]]) -> str:
+def row(case: Case, figures: Figures, turns: Turns) -> str:
     """Return a line of the table."""
-    bare, whole = zip(*rounds, strict=True)
-    kept = [b.wall_s / w.wall_s for b, w in rounds]
-    kept_cpu = [b.workers_s / w.workers_s for b, w in rounds]
+    volume = [turn["volume"] for turn in turns]
+    speeds = [figures.voxels / 1e6 / median(t[name].wall_s for t in turns) for name in WAYS]
+    cpu = [median(t[name].workers_s for t in turns) for name in WAYS]
+    bare = ("whole", "inside")
     cells = (
         case.title, f"{figures.patches:,}", f"{figures.overhead:.2f}",
-        *(f"{figures.voxels / 1e6 / median(t.wall_s for t in way):.3f}" for way in (bare, whole)),
-        f"{median(kept):.2f}", f"{min(kept):.2f} ... {max(kept):.2f}",
-        f"{median(t.in_network for t in whole):.3f}",
-        *(f"{median(t.workers_s for t in way):.1f}" for way in (bare, whole)),
-        f"{median(kept_cpu):.3f}", f"{min(kept_cpu):.3f} ... {max(kept_cpu):.3f}",
-        f"{median(t.others_s for t in whole):.1f}",
+        *(f"{speed:.3f}" for speed in speeds),
+        *(_spread([t[name].wall_s / t["volume"].wall_s for t in turns]) for name in bare),
+        f"{median(t.in_network for t in volume):.3f}",
+        *(f"{seconds:.1f}" for seconds in cpu),
+        *(_spread([t[name].workers_s / t["volume"].workers_s for t in turns]) for name in bare),
+        f"{median(t.others_s for t in volume):.1f}",
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
 
+def _spread(values: list[float]) -> str:
+    return f"{median(values):.2f} ({min(values):.2f} ... {max(values):.2f})"
+
+
 HEAD = """\
-| network | patches | voxels seen for one kept | Mvoxel/s, bare | whole volume \
-| kept, on the clock | lowest ... highest | of the time in the network \
-| CPU-s of the workers, bare | whole volume \
-| kept, of CPU time | lowest ... highest | CPU-s of all else |
-|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|---|--:|"""
+| residual U-Net | patches | voxels seen for one kept | Mvoxel/s: engine, whole patches \
+| engine, inside | prediction | kept of whole patches, on the clock | of their inside \
+| time in the network | CPU-s of workers: engine, whole patches | engine, inside | prediction \
+| kept of whole patches, CPU time | of their inside | CPU-s of all else |
+|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"""
 
 
 def main() -> None:
