@@ -18,12 +18,14 @@ def texture(shape=(8, 100, 90), seed: int = 0):
     return np.random.default_rng(seed).integers(1, 256, shape).astype(np.uint8)
 
 
-def publish_aligned(volume_uri: str, image, key: str = "a" * 16, *, mips: int = 1) -> str:
+def publish_aligned(
+    volume_uri: str, image, key: str = "a" * 16, *, mips: int = 1, shard=SHARD, chunk=CHUNK
+) -> str:
     """Write a sealed run that holds `image` and its coarser levels, publish it; return its URI."""
     run_uri = store.join(volume_uri, "runs", key)
     with journal() as noted:
         levels = volume.create_image(
-            store.join(run_uri, "aligned"), shape=image.shape, chunk=CHUNK, shard=SHARD,
+            store.join(run_uri, "aligned"), shape=image.shape, chunk=chunk, shard=shard,
             resolution_nm=(40.0, 4.0, 4.0), mips=mips, name="aligned",
         )  # fmt: skip
     metadata = records.objects_of(noted.written, run_uri)

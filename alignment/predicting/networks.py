@@ -17,11 +17,16 @@ def laid_out(data: bytes, shape: ZYX, config: PredictConfig) -> Layout:
     If the backend is left open, it is the engine, or else Keras and the layout says why. Keras is
     imported only if it may be what computes.
     """
-    wanted = config.network
+    wanted, patches = config.network, config.patches
     if wanted.backend == "keras":
         return _by_keras(data, shape, config)
     try:
-        network = on_engine(data, isa=wanted.isa, threads=config.limits.threads)
+        network = on_engine(
+            data,
+            isa=wanted.isa,
+            threads=config.limits.threads,
+            shrink=patches.margin_px if patches.join == "valid" else None,
+        )
         return lay_out(shape, config, network, model_bytes=len(data))
     except (UnsupportedError, BackendError) as error:
         if not is_archive(data):

@@ -25,7 +25,7 @@ from alignment.predicting.networks import laid_out
 from alignment.predicting.runs import MODEL_PHASE, SHARDS, Prediction, layout_of, load
 from alignment.stages.units import Phase, Record, Ref, Unit, Whole
 from inference.backends.files import load_network, on_engine
-from inference.network import Backend, PatchNetwork
+from inference.network import ZYX, Backend, PatchNetwork
 from inference.overlap import predict_block
 from storage.commit import records
 from storage.commit.keys import canonical
@@ -222,12 +222,19 @@ class _Model:
     backend: Backend
     isa: str
     threads: int
+    shrink: ZYX
     uri: str = field(compare=False)
 
 
 def _model_of(run: Prediction, layout: Layout) -> _Model:
-    threads = run.config.limits.threads
-    return _Model(run.model_digest, layout.backend, layout.isa, threads, model_uri(run))
+    return _Model(
+        run.model_digest,
+        layout.backend,
+        layout.isa,
+        run.config.limits.threads,
+        layout.shrink,
+        model_uri(run),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -237,7 +244,7 @@ def _network(model: _Model) -> PatchNetwork:
         raise DataError(f"{model.uri} was changed; mend it with `petalign repair`")
     if model.backend == "keras":
         return load_network(data)
-    return on_engine(data, isa=model.isa, threads=model.threads)
+    return on_engine(data, isa=model.isa, threads=model.threads, shrink=model.shrink)
 
 
 def _runtimes(backend: Backend) -> list[str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from inference import native
 from inference.backends.face import Face
 from inference.engine import Engine, Graph, compile, sources
+from inference.engine.trim import trimmed
 from inference.errors import ModelError, ShapeError, UnsupportedError
 from inference.network import ZYX, Backend
 
@@ -29,6 +30,10 @@ class EngineNetwork:
         Vectors: "avx512", "avx2", "portable", or "auto", the widest of this processor.
     threads : int
         Threads that compute a patch; the result does not depend on them.
+    shrink : tuple of int, optional
+        By how many voxels the output shall be smaller than a patch, at either side: what is cropped
+        anyway is not computed. Passed over where the network takes off more by itself, or nothing
+        would be left.
 
     Raises
     ------
@@ -38,8 +43,11 @@ class EngineNetwork:
 
     backend: Backend = "engine"
 
-    def __init__(self, data: bytes, *, isa: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, data: bytes, *, isa: str = "auto", threads: int = 1, shrink: ZYX | None = None
+    ) -> None:
         self._source, self._threads = sources.read(data), threads
+        self._wanted = shrink or (0, 0, 0)
         inputs = self._source.input_shapes
         sizes = inputs[0][:-1] if inputs else ()
         self._face = Face.of(inputs, [(*sizes, n) for n in self._source.channels])
@@ -80,13 +88,26 @@ class EngineNetwork:
             made = graph.shapes[graph.outputs[0]][0]
             if made != self.channels:
                 raise ModelError(f"the file promises {self.channels} channels, and gives {made}")
-            self._graph = patch, graph
+            self._graph = patch, self._trimmed(graph, patch)
         return self._graph[1]
+
+    def _trimmed(self, graph: Graph, patch: ZYX) -> Graph:
+        own = self._shrink(graph, patch)
+        is_apart = self._face.is_flat  # sections are images of their own, none is left out
+        wanted = (0, *self._wanted[1:]) if is_apart else self._wanted
+        margins = [w - n for w, n in zip(wanted, own, strict=True)]
+        left = [p - 2 * w for p, w in zip(patch, wanted, strict=True)]
+        if min(margins) < 0 or min(left) < 1:
+            return graph
+        return trimmed(graph, (margins[0], margins[1], margins[2]))
 
     def shrink(self, patch: ZYX) -> ZYX:
         """Return by how many voxels the output is smaller, at either side; see `PatchNetwork`."""
         with self._lock:
             graph = self._read(patch)
+        return self._shrink(graph, patch)
+
+    def _shrink(self, graph: Graph, patch: ZYX) -> ZYX:
         _, z, y, x = graph.shapes[graph.outputs[0]]
         return self._face.shrink(patch, (patch[0] if self._face.is_flat else z, y, x))
 

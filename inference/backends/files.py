@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inference.errors import ModelError
+from inference.network import ZYX
 
 if TYPE_CHECKING:
     from inference.backends.engine_file import EngineNetwork
@@ -31,14 +32,17 @@ def load_network(data: bytes) -> KerasNetwork:
     return KerasNetwork(data)
 
 
-def on_engine(data: bytes, *, isa: str = "auto", threads: int = 1) -> EngineNetwork:
+def on_engine(
+    data: bytes, *, isa: str = "auto", threads: int = 1, shrink: ZYX | None = None
+) -> EngineNetwork:
     """Return the network that a model's file holds, run by the fused engine; errors as above.
 
+    Parameters are those of `inference.backends.engine_file.EngineNetwork`.
     Whether the engine knows its layers is said when the first size of patches is.
     """
     from inference.backends.engine_file import EngineNetwork
 
-    return EngineNetwork(data, isa=isa, threads=threads)
+    return EngineNetwork(data, isa=isa, threads=threads, shrink=shrink)
 
 
 def is_archive(data: bytes) -> bool:

@@ -24,12 +24,13 @@ def residual():
     return saved(rsunet((None, None, None, 1), (6, 8)))
 
 
-def at_once(file, image, margin, shrink):
+def at_once(file, image, margin):
     """Return what Keras makes of a whole volume, (channel, z, y, x); outside of it is 0."""
     pads = [(m, m + n % 2) for m, n in zip(margin, image.shape, strict=True)]
     x = np.pad(image, pads).astype(np.float32) / np.float32(255)
-    values = load_network(file)(x[np.newaxis, ..., np.newaxis])[0]
-    first = [m - q for m, q in zip(margin, shrink, strict=True)]
+    network = load_network(file)
+    values = network(x[np.newaxis, ..., np.newaxis])[0]
+    first = [m - q for m, q in zip(margin, network.shrink(x.shape), strict=True)]
     inside = tuple(slice(a, a + n) for a, n in zip(first, image.shape, strict=True))
     return np.moveaxis(values[inside], -1, 0)
 
@@ -59,7 +60,7 @@ def test_nothing_shows_where_patches_or_shards_meet(
     prepared = prepare_run(settings, source=source, of=model)
     found = values_of(prepared)
     assert len(found) == prepared.figures.units > 1
-    expected = at_once(file, image, margin, prepared.layout.shrink)
+    expected = at_once(file, image, margin)
     assert np.ptp(expected, axis=(1, 2, 3)).max() > 0.1
     for start, values in found.items():
         region = tuple(slice(a, a + n) for a, n in zip(start, values.shape[1:], strict=True))

@@ -32,11 +32,13 @@ SHAPE = (32, 256, 256)
 class Case:
     """One prediction."""
 
-    filters: int
+    filters: int | str
+    """Of the small network; or the widths of the levels of the residual U-Net."""
     patch: tuple[int, int, int]
     batch: int = 1
     channels: int = 1
     backend: str = "keras"
+    margin: tuple[int, int, int] = (4, 16, 16)
 
 
 CASES = (
@@ -49,6 +51,7 @@ CASES = (
     Case(8, (40, 160, 160), backend="engine"),
     Case(16, (40, 160, 160), backend="engine"),
     Case(8, (24, 96, 96), batch=4, backend="engine"),
+    Case("28-36-48-64-80", (18, 192, 192), channels=12, backend="engine", margin=(3, 32, 32)),
 )
 
 
@@ -56,6 +59,11 @@ def write_model(path: Path, case: Case) -> None:
     """Save two residual modules around one level of half the resolution, with random weights."""
     import keras
 
+    if isinstance(case.filters, str):
+        from tests.engine_networks import rsunet
+
+        rsunet((*case.patch, 1), [int(n) for n in case.filters.split("-")]).save(path)
+        return
     layers = keras.layers
 
     def conv(x: Any, n: int) -> Any:
@@ -94,7 +102,7 @@ def measure(case: Case, folder: Path) -> Measured:
     model = folder / "model.keras"
     write_model(model, case)
     settings = {
-        "patches": {"patch_px": case.patch, "margin_px": (4, 16, 16), "batch": case.batch},
+        "patches": {"patch_px": case.patch, "margin_px": case.margin, "batch": case.batch},
         "network": {"backend": case.backend},
         "volume": {"shard": [32, 128, 128], "chunk": [32, 64, 64]},
     }
@@ -109,8 +117,8 @@ def measure(case: Case, folder: Path) -> Measured:
 
 def bare(case: Case, model: Path, patches: int) -> float:
     """Return the processor time of the network for so many patches, by its median."""
-    read = on_engine if case.backend == "engine" else load_network
-    network = read(model.read_bytes())
+    data, is_engine = model.read_bytes(), case.backend == "engine"
+    network = on_engine(data, shrink=case.margin) if is_engine else load_network(data)
     batch = np.random.default_rng(0).random((case.batch, *case.patch, 1), np.float32)
     network(batch)
     times = []
@@ -145,13 +153,13 @@ def main() -> None:
     """Measure all cases; print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    lines = [HEAD]
-    is_kept = parser.parse_args().write
+    parser.add_argument("--cases", type=int, nargs="*", default=range(len(CASES)))
+    lines, arguments = [HEAD], parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for case in CASES:
+        for case in (CASES[n] for n in arguments.cases):
             lines.append(row(case, measure(case, Path(folder))))
             print(lines[-1], flush=True)
-    if is_kept:
+    if arguments.write:
         write_table(PAGE, TABLE, "\n".join(lines))
 
 
