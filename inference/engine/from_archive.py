@@ -12,12 +12,13 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import h5py
 import numpy as np
 
 from inference.backends.keras_archive import inspect
 from inference.engine.keras_model import Call, KerasModel, Layer, Tensor, call_of
 from inference.engine.ops import Array
-from inference.errors import BackendError, ModelError
+from inference.errors import ModelError
 
 
 def read(data: bytes) -> KerasModel:
@@ -27,15 +28,7 @@ def read(data: bytes) -> KerasModel:
     ------
     ModelError
         If it holds more than known layers and weights, or is not as Keras 3 writes it.
-    BackendError
-        If h5py, which reads the weights, is not installed.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise BackendError(
-            "the weights of .keras files are read by h5py, which is not installed: pip install h5py"
-        ) from error
     inspect(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         description = json.loads(archive.read("config.json"))

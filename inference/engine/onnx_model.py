@@ -85,7 +85,8 @@ def parse(data: bytes) -> OnnxModel:
         import onnx
     except ImportError as error:
         raise BackendError(
-            "ONNX files are read by the package onnx, which is not installed: pip install onnx"
+            "ONNX files are read by the package onnx, which is not installed: "
+            "pip install 'petalign[onnx]'"
         ) from error
     try:
         model = onnx.load_model_from_string(data)

@@ -32,6 +32,7 @@ def levelled():
 
 
 @needs_openvino
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")  # by OpenVINO
 def test_a_model_of_keras_is_left_to_openvino_in_a_line(levelled, tmp_path):
     from tests.networks import saved
 
