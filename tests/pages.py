@@ -16,3 +16,9 @@ def write_table(page: str, name: str, table: str) -> None:
     if not (start and stop):
         raise ValueError(f"{page} has no markers <!-- {name} --> and <!-- /{name} -->")
     path.write_text(f"{before}{start}\n{table.rstrip()}\n{stop}{after}", encoding="utf-8")
+
+
+def read_table(page: str, name: str) -> list[str]:
+    """Return the lines between the markers of a table."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return text.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0].splitlines()

@@ -1,7 +1,8 @@
 """What a prediction takes, as planned and as it was: memory of a worker, bytes, processor time.
 
 ``python -m tests.benchmarks.predict.table`` runs a small residual network over synthetic volumes,
-each time in a worker process of its own. ``--write`` puts the table into docs/prediction.md.
+each time in a worker process of its own. ``--write`` puts the table into docs/prediction.md;
+``--by engine`` measures the rows of the engine only, and leaves the others as they stand there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from alignment.predicting.figures import GIB
 from alignment.predicting.runs import Prepared, prepare
 from inference.backends.files import load_network, on_engine
 from storage.ledger import StageState, read_state
-from tests.pages import write_table
+from tests.pages import read_table, write_table
 from tests.published import publish_aligned, texture
 
 PAGE, TABLE = "prediction.md", "planned-and-measured"
@@ -153,14 +154,23 @@ def main() -> None:
     """Measure all cases; print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--cases", type=int, nargs="*", default=range(len(CASES)))
-    lines, arguments = [HEAD], parser.parse_args()
+    parser.add_argument("--by", choices=["keras", "engine"])
+    asked = parser.parse_args()
+    cases = [case for case in CASES if asked.by in (None, case.backend)]
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for case in (CASES[n] for n in arguments.cases):
-            lines.append(row(case, measure(case, Path(folder))))
-            print(lines[-1], flush=True)
-    if arguments.write:
-        write_table(PAGE, TABLE, "\n".join(lines))
+        for case in cases:
+            rows.append(row(case, measure(case, Path(folder))))
+            print(rows[-1], flush=True)
+    if asked.write:
+        others = [line for line in read_table(PAGE, TABLE) if line.startswith("| ")][1:]
+        kept = [line for line in others if asked.by and not line.startswith(f"| {asked.by} |")]
+        # Keras comes first, as in CASES.
+        write_table(PAGE, TABLE, "\n".join([HEAD, *sorted([*kept, *rows], key=_place)]))
+
+
+def _place(line: str) -> bool:
+    return line.startswith("| engine |")
 
 
 if __name__ == "__main__":
