@@ -65,8 +65,9 @@ def test_killed_workers_and_drivers_leave_the_digest(bucket):
         for shards, is_driver in ((8, False), (24, True)):
             wait_for(hurt.run_uri, shards)
             kill(client, driving, is_driver=is_driver)
-        assert driving.result(120) == hurt.figures.units + 1
+        done = driving.result(120)
         state = ledger.read_state(hurt.run_uri, "predict")
-    assert (state.status, state.epoch) == ("done", 2)  # a second driver took over
+    assert (state.status, done) == ("done", hurt.figures.units + 1), state
+    assert state.epoch == 2  # a second driver took over
     assert manifest.run_root(hurt.run_uri) == manifest.run_root(calm.run_uri)
     assert verify_volume(join(bucket, "hurt"), full=True).is_clean
