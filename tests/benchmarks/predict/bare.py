@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alignment.predicting.runs import layout_of
-from alignment.stages.predict import MODEL, network_of
+from alignment.predicting.runs import layout_of, load
+from alignment.stages.predict import model_uri, network_of
 from inference.backends.engine_file import EngineNetwork
 from inference.backends.files import on_engine
-from storage.store import join, read_bytes
+from storage.store import read_bytes
 
 
 class Spent(NamedTuple):
@@ -57,7 +57,7 @@ def call_network(
     layout = layout_of(run_uri)
     network, patch = network_of(run_uri), layout.patch
     if is_whole:
-        network = on_engine(read_bytes(join(run_uri, MODEL)), isa=layout.isa)
+        network = on_engine(read_bytes(model_uri(load(run_uri))), isa=layout.isa)
     random = np.random.default_rng(0)
     given = [random.random((1, *patch, 1), np.float32) for _ in range(2)]
     network(given[0])
