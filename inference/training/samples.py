@@ -9,7 +9,7 @@ What reads the voxels is given as a function, so that nothing here knows of stor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -28,6 +28,8 @@ ZYX = tuple[int, int, int]
 
 AHEAD = 4
 """Batches that are made before they are asked for."""
+READERS = 2
+"""Threads that make them."""
 TRIES = 64
 """Draws until a sample shows more than background, if it must."""
 _TRAINING, _HELD_OUT, _ORDER = 1, 2, 3
@@ -166,14 +168,14 @@ def numbers_of(step: int, worker: int, workers: int, batch: int) -> range:
     return range(first, first + batch)
 
 
-def stream(samples: Samples, *, worker: int, workers: int, start: int) -> Iterator[Batch]:
-    """Yield a worker's batches of steps `start`, `start` + 1, ..., made ahead in a thread."""
+def stream(samples: Samples, *, worker: int, workers: int, start: int) -> Generator[Batch]:
+    """Yield a worker's batches of steps `start`, `start` + 1, ..., made ahead in threads."""
 
     def make(step: int) -> Batch:
         numbers = numbers_of(step, worker, workers, samples.config.batch)
         return stacked([samples.training(number) for number in numbers])
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         ahead = [pool.submit(make, step) for step in range(start, start + AHEAD)]
         try:
             for step in count(start + AHEAD):

@@ -1,0 +1,12 @@
+"""What training a network to segment leaves in its folder; known without loading TensorFlow."""
+
+CHECKPOINT = "checkpoint.npz"
+"""Weights, Adam's moments and how training stands: all that is needed to go on."""
+LOG = "log.csv"
+"""A row for each epoch."""
+JOURNAL = "train.log"
+"""Lines in the published grammar, see `inference.training.journal`."""
+EVENTS = "events.out.tfevents.petalign"
+"""The rows for TensorBoard."""
+MODEL = "network.keras"
+"""The best network so far."""
