@@ -45,6 +45,74 @@ def nccnet(
         print_trained(folder, trained, as_json=as_json)
 
 
+@app.command()
+def unet(
+    data: Annotated[
+        str, typer.Argument(help="Has images and labels, see data.images and data.labels.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="Gets the network, checkpoints and logs.")],
+    mode: Annotated[
+        str, typer.Option(help="local, mirrored (devices of one process), sync or async.")
+    ] = "local",
+    workers: Annotated[int, typer.Option(min=1, max=256, help="That learn at once.")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="training.epochs.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="An epoch: training.steps_per_epoch.")
+    ] = None,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="From the last checkpoint, if a worker is lost.")
+    ] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(envvar="PETALIGN_CACHE", help="Folder to read a zarr through.")
+    ] = None,
+    cache_bytes: Annotated[
+        str, typer.Option(envvar="PETALIGN_CACHE_BYTES", help="How large it may grow.")
+    ] = "20GB",
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML; defaults without it.")
+    ] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Train a U-Net to segment, by one or many processes; goes on with what was begun."""
+    from alignment.commands.train_unet import print_trained_unet, read_segment_config, train_unet
+    from alignment.errors import ConfigError
+    from inference.training.config import MODES
+
+    named = [f"training.epochs={epochs}"] if epochs else []
+    named += [f"training.steps_per_epoch={steps}"] if steps else []
+    with exit_codes(hint=f"go on with the same command; checkpoints are in {folder}"):
+        chosen = next((each for each in MODES if each == mode), None)
+        if chosen is None:
+            raise ConfigError(f"--mode {mode}: expected one of {', '.join(MODES)}")
+        read = read_segment_config(config, [*(settings or []), *named])
+        row = train_unet(
+            data, folder, read, mode=chosen, workers=workers, restarts=restarts, cache=cache,
+            cache_bytes=cache_bytes, quiet=as_json,
+        )  # fmt: skip
+        print_trained_unet(folder, row, as_json=as_json)
+
+
+@app.command("log")
+def table_of_log(
+    log: Annotated[Path, typer.Argument(help="A train.log, or one in the published grammar.")],
+) -> None:
+    """Print a training's log as CSV."""
+    import sys
+
+    from alignment.errors import DataError
+    from inference.training.journal import parse, to_csv
+
+    with exit_codes():
+        try:
+            entries = list(parse(log.read_text(errors="replace").splitlines()))
+        except OSError as error:
+            raise DataError(f"{log}: {error.strerror}") from None
+        if not entries:
+            raise DataError(f"{log} has no line such as 'Iter 0, Minibatch Loss= ...'")
+        sys.stdout.write(to_csv(entries))
+
+
 judge = typer.Typer(no_args_is_help=True, help="Judge what matches sections.")
 
 

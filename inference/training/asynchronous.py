@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,11 @@ TOKEN = "pyfunc_0"
 """Of the first Python function that a process registers with TensorFlow."""
 _KINDS = (tf.float32, tf.int32, tf.int64)
 """Of images, labels, and the number of the first sample."""
-IN_FLIGHT = 2
-"""Steps for each worker that are dealt out before the first of them is done."""
+POLL_S = 0.05
+"""Between two looks of the chief at the server."""
+SPARE = 64
+"""Changes in an epoch beyond those that were dealt out: a worker that is lost may have made one
+without anybody knowing, and another makes it again."""
 
 
 def serve(samples: Samples | None, place: Place, folder: Path, workers: int) -> None:
@@ -110,18 +112,19 @@ def train_apart(
     tell(progress)
     apart = _Apart(learner, samples)
     while not progress.has_ended:
-        config, done = samples.config, progress.step
-        rate = tf.constant(rate_of(config, progress.epoch), tf.float32)
-        waiting: deque[Any] = deque()
-        for step in range(done, done + config.steps_per_epoch + IN_FLIGHT * workers):
-            if step < done + config.steps_per_epoch:
-                waiting.append(coordinator.schedule(apart.step, args=(rate,)))
-            if step >= done + IN_FLIGHT * workers:
-                loss, accuracy, stale = waiting.popleft().fetch()
-                number = step - IN_FLIGHT * workers
-                record.step(number, float(loss), float(accuracy), int(stale))
-        coordinator.join()
-        progress = record.end_epoch(samples=config.steps_per_epoch * config.batch)
+        rate = tf.constant(rate_of(samples.config, progress.epoch), tf.float32)
+        apart.begin_epoch()
+        for _ in range(samples.config.steps_per_epoch):
+            coordinator.schedule(apart.step, args=(rate,))
+        noted, is_done = 0, False
+        while not is_done:
+            is_done = coordinator.done()  # raises what a step has raised
+            changes = apart.changes(is_done=is_done)
+            for number, (loss, accuracy, stale) in enumerate(changes[noted:], noted):
+                record.step(progress.step + number, loss, accuracy, stale)
+            noted = len(changes)
+            time.sleep(0 if is_done else POLL_S)
+        progress = record.end_epoch(samples=noted * samples.config.batch)
         tell(progress)
     return progress
 
@@ -135,10 +138,30 @@ class _Apart:
         first = 1 if config.network.architecture == "unet" else 0  # images have no z
         seen, made = config.window_px[first:], config.patch_px[first:]
         self._shapes = (config.batch, *seen, 1), (config.batch, *made)
+        # What is returned would lie on the worker, and be lost with it.
+        with learner.strategy.scope():
+            rows = np.zeros((config.steps_per_epoch + SPARE, 3), np.float32)
+            self._told = tf.Variable(rows, trainable=False, name="told")
+            self._first = tf.Variable(0, trainable=False, dtype=tf.int64, name="first_change")
         self.step = tf.function(self._one, autograph=False)
 
-    def _one(self, rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take a step; return its loss, its accuracy, and how stale it was when it was applied."""
+    def begin_epoch(self) -> None:
+        """Forget what the server was told; no step is in flight now."""
+        self._told.assign(np.full(self._told.shape, np.nan, np.float32))
+        self._first.assign(self.learner.step.read_value())
+
+    def changes(self, *, is_done: bool) -> list[tuple[float, float, int]]:
+        """Return loss, accuracy and staleness of the changes of this epoch, in their order.
+
+        Up to the first that the server was not told of; of all others if no more will be told.
+        """
+        rows = np.asarray(self._told.read_value())[: int(self.learner.step - self._first)]
+        is_told = np.isfinite(rows[:, 2])
+        told = rows[is_told] if is_done else rows[: np.append(is_told, False).argmin()]
+        return [(float(loss), float(accuracy), int(stale)) for loss, accuracy, stale in told]
+
+    def _one(self, rate: Tensor) -> None:
+        """Take a step, and tell the server of it."""
         learner = self.learner
         images, labels, number = tf.raw_ops.PyFunc(input=[], token=TOKEN, Tout=_KINDS)
         for tensor, shape in zip((images, labels), self._shapes, strict=True):
@@ -152,9 +175,11 @@ class _Apart:
         )
         with tf.control_dependencies(gradients):
             change = learner.step.assign_add(1, read_value=True)
+        row = tf.minimum(change - 1 - self._first, self._told.shape[0] - 1)
+        stale = tf.cast(change - 1 - before, tf.float32)
+        self._told.scatter_nd_update([[row]], [tf.stack([loss, accuracy, stale])])
         groups = zip(learner.weights, learner.first, learner.second, gradients, strict=True)
         for weight, first, second, gradient in groups:
             learner.descend((weight, first, second), gradient, rate, change)
         for mean, value in zip(learner.means, renewed, strict=True):
             mean.assign(value)
-        return loss, accuracy, change - 1 - before

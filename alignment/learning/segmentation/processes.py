@@ -24,8 +24,6 @@ PROGRAM = "alignment.learning.segmentation.program"
 POLL_S = 0.1
 GRACE_S = 5.0
 """A process that was asked to end gets before it is killed."""
-LAST_S = 60.0
-"""Synchronous workers get to end by themselves after the first one has."""
 LAST_LINES = 5
 
 
@@ -139,13 +137,7 @@ class Processes:
         watch()
         if first.process.returncode != 0:
             raise first.why()
-        if self.cluster.mode == "sync":
-            deadline = time.monotonic() + LAST_S
-            for each in others:
-                try:
-                    each.process.wait(max(deadline - time.monotonic(), 0))
-                except subprocess.TimeoutExpired:
-                    continue  # it has nothing to lose: all is written
+        # The others have nothing to lose: all is written.
 
     def _look_at(self, each: Running, *, has_begun: bool) -> None:
         """Decide whether the others can go on without a process."""
