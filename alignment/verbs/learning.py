@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from alignment.commands.console import exit_codes
-from alignment.verbs.options import Json, Settings
+from alignment.verbs.options import Json, Settings, numbers
 
 app = typer.Typer(no_args_is_help=True, help="Train a network on a volume.")
 
@@ -91,6 +91,23 @@ def unet(
             cache_bytes=cache_bytes, quiet=as_json,
         )  # fmt: skip
         print_trained_unet(folder, row, as_json=as_json)
+
+
+@app.command()
+def pictures(
+    images: Annotated[Path, typer.Argument(help="Folder of pictures of any size and colour.")],
+    labels: Annotated[Path, typer.Argument(help="Folder of their masks, of the same names.")],
+    data: Annotated[str, typer.Argument(help="Gets both as zarr, for `petalign train unet`.")],
+    size: Annotated[str, typer.Option(help="To which all are brought: y,x in px.")] = "512,512",
+) -> None:
+    """Bring folders of pictures and masks into the form that `train unet` reads."""
+    from alignment.commands.console import counter, out
+    from alignment.learning.segmentation.pictures import import_pictures
+
+    with exit_codes(), counter("pictures", of="pictures") as tell:
+        size_px = numbers("--size", size, 2, int) or (512, 512)
+        n = import_pictures(images, labels, data, (size_px[0], size_px[1]), tell=tell)
+        out.print(f"{n} pictures of {size_px[0]} x {size_px[1]} px in {data}", highlight=False)
 
 
 @app.command("log")
