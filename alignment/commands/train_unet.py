@@ -19,9 +19,9 @@ from alignment.learning.segmentation.train import Row, Watched, train_segmentati
 from alignment.verbs.options import with_settings
 from inference.training.cluster import Place
 from inference.training.config import Mode, TrainConfig
-from inference.training.files import LOG, MODEL
+from inference.training.files import MODEL
 from inference.training.journal import Entry
-from inference.training.progress import read_rows
+from storage.store import join, normalise_uri, read_bytes
 
 
 def read_segment_config(path: Path | None, settings: list[str] | None) -> SegmentConfig:
@@ -43,7 +43,7 @@ def read_segment_config(path: Path | None, settings: list[str] | None) -> Segmen
 
 def train_unet(
     data: str,
-    folder: Path,
+    folder: str,
     config: SegmentConfig,
     *,
     mode: Mode,
@@ -61,7 +61,7 @@ def train_unet(
         If the system asked to stop before the end.
     """
     place = str(cache.expanduser().resolve()) if cache else None
-    with stop_when_asked() as stop, _Display(config.training, folder, quiet=quiet) as display:
+    with stop_when_asked() as stop, _Display(config.training, quiet=quiet) as display:
         return train_segmentation(
             data, folder, config, mode=mode, workers=workers, restarts=restarts, cache=place,
             cache_bytes=parse_bytes(cache_bytes), watched=display, stop=stop,
@@ -71,7 +71,7 @@ def train_unet(
 class _Display(Watched):
     """A bar of the steps in a terminal, and a line an epoch everywhere."""
 
-    def __init__(self, config: TrainConfig, folder: Path, *, quiet: bool) -> None:
+    def __init__(self, config: TrainConfig, *, quiet: bool) -> None:
         self._quiet = quiet
         self._bars = Progress(
             TextColumn("steps"),
@@ -82,11 +82,9 @@ class _Display(Watched):
             console=err,
             disable=quiet or not err.is_terminal,
         )
-        rows = read_rows(folder / LOG)
         self._bar = self._bars.add_task(
-            "steps", total=config.epochs * config.steps_per_epoch, note="starting",
-            completed=int(rows[-1]["step"]) if rows else 0,
-        )  # fmt: skip
+            "steps", total=config.epochs * config.steps_per_epoch, note="starting"
+        )
 
     def __enter__(self) -> Self:
         """Start drawing."""
@@ -130,14 +128,14 @@ class _Display(Watched):
         err.print(f"{error}\nbeginning again from the last checkpoint", markup=False)
 
 
-def print_trained_unet(folder: Path, row: Row, *, as_json: bool) -> None:
+def print_trained_unet(folder: str, row: Row, *, as_json: bool) -> None:
     """Print where the best network is, and how good."""
     from inference.model_file import digest
 
-    path = folder / MODEL
+    path = join(folder, MODEL) if "://" in folder else str(Path(folder) / MODEL)
     found = {
-        "model": str(path),
-        "sha256": digest(path.read_bytes()),
+        "model": path,
+        "sha256": digest(read_bytes(normalise_uri(path))),
         "epochs": int(row["epoch"]),
         "steps": int(row["step"]),
         "samples": int(row["samples"]),

@@ -50,7 +50,9 @@ def unet(
     data: Annotated[
         str, typer.Argument(help="Has images and labels, see data.images and data.labels.")
     ],
-    folder: Annotated[Path, typer.Argument(help="Gets the network, checkpoints and logs.")],
+    folder: Annotated[
+        str, typer.Argument(help="Gets the network, checkpoints and logs; a path or a URI.")
+    ],
     mode: Annotated[
         str, typer.Option(help="local, mirrored (devices of one process), sync or async.")
     ] = "local",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from alignment.config import Config, describe_faults
+from alignment.config import Config
 from alignment.errors import ConfigError
-from inference.training.config import TrainConfig
+from inference.training.config import RSUNetConfig, TrainConfig, UNetConfig
 
 
 class LabelledConfig(Config):
@@ -45,4 +47,30 @@ def parse_segment_config(values: dict[str, Any]) -> SegmentConfig:
     try:
         return SegmentConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(describe_faults(error, SegmentConfig)) from None
+        raise ConfigError("\n".join(map(_described, error.errors()))) from None
+
+
+def _described(fault: Any) -> str:
+    # Of a choice of networks, pydantic names the one that was taken: nobody sets that.
+    names = [str(part) for part in fault["loc"] if part not in ("unet", "rsunet")]
+    path = ".".join(names) or "settings"
+    if fault["type"] != "extra_forbidden":
+        return f"{path}: {fault['msg'].removeprefix('Value error, ')}; got {fault['input']!r:.80}"
+    known = [*_names(SegmentConfig), *_networks()]
+    near = get_close_matches(path, known, n=1)
+    return f"{path}: no such setting" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _names(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """Yield the names of all settings, but for those of a choice of models."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _names(kind, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"
+
+
+def _networks() -> Iterator[str]:
+    for network in (UNetConfig, RSUNetConfig):
+        yield from _names(network, "training.network.")

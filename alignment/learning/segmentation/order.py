@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import AlignmentError, ConfigError, DataError
+from alignment.learning.remote import Contents
 from inference.training.config import Mode
+from inference.training.files import CHECKPOINT, EVENTS, JOURNAL, LOG, MODEL
 from storage.errors import StorageError
 
 ORDER, PROCESSES = "order.json", "processes"
 """In the folder of a training: the order, and the folder of what its processes print."""
+THREADS = "TF_NUM_INTRAOP_THREADS"
+DATA = "data.json"
+"""What it is that the training learns from; never changed."""
+WRITER = "writer"
+"""Who has written the last look that the folder holds, if it stands for one in the store."""
+CONTENTS = Contents(DATA, (CHECKPOINT, MODEL, LOG, JOURNAL), (MODEL, LOG, JOURNAL, EVENTS))
+"""Of a folder in the store."""
 
 
 class WorkerLostError(AlignmentError):
@@ -25,6 +34,9 @@ class Order:
 
     data: str
     folder: str
+    """On this machine."""
+    store: str | None
+    """URI of the folder that it stands for, if it does."""
     config: dict[str, Any]
     mode: Mode
     workers: int

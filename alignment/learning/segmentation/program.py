@@ -9,19 +9,24 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from alignment.errands.drive import kind_of
 from alignment.errors import ConfigError, DataError
+from alignment.learning.remote import StoredFolder
 from alignment.learning.segmentation.config import parse_segment_config
 from alignment.learning.segmentation.labelled import open_samples
-from alignment.learning.segmentation.order import Order
+from alignment.learning.segmentation.order import CONTENTS, THREADS, WRITER, Order
 from inference.errors import ConfigError as InferenceConfigError
 from inference.errors import InferenceError
 from inference.training.cluster import Place
+from inference.training.progress import Progress, Tell
 from storage.cache import open_cache
+from storage.errors import ConflictError
 
 
 def run(order: Order, place: Place) -> None:
@@ -30,17 +35,46 @@ def run(order: Order, place: Place) -> None:
     cache = open_cache(order.cache, order.cache_bytes) if order.cache else None
     folder = Path(order.folder)
     samples = open_samples(order.data, config, cache) if place.role != "ps" else None
+    tell = _keeper(order)
     if order.mode == "async":
         from inference.training.asynchronous import serve, train_apart
 
         if place.role != "chief":
             serve(samples, place, folder, order.workers)
         elif samples is not None:
-            train_apart(samples, folder, order.workers)
+            train_apart(samples, folder, order.workers, tell=tell)
     elif samples is not None:
         from inference.training.synchronous import train_in_step
 
-        train_in_step(samples, folder, mode=order.mode, workers=order.workers, rank=place.index)
+        train_in_step(
+            samples, folder, mode=order.mode, workers=order.workers, rank=place.index, tell=tell
+        )
+
+
+def _keeper(order: Order) -> Tell:
+    """Return what lays each look into the store, if the folder stands for one there.
+
+    Only the process that writes has something to tell.
+    """
+    if order.store is None:
+        return lambda _: None
+    uri, path, folders = order.store, Path(order.folder), list[StoredFolder]()
+
+    def keep(progress: Progress) -> None:
+        if not folders:
+            with tempfile.TemporaryDirectory(prefix="petalign-train-") as aside:
+                folders.append(StoredFolder(uri, Path(aside), CONTENTS))
+            if folders[0].writer != (path / WRITER).read_text():
+                raise ConflictError(
+                    f"another training writes to {uri}; this one ends. One at a time: the same "
+                    "command goes on from what the other has left"
+                )
+            folders[0].path = path
+            folders[0].threads = int(os.environ.get(THREADS, "0")) or None
+        folders[0].keep(asdict(progress))
+        (path / WRITER).write_text(folders[0].writer)
+
+    return keep
 
 
 def this_place() -> Place:

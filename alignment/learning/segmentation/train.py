@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from alignment.errors import ConfigError
+from alignment.learning.remote import StoredFolder, training_folder
 from alignment.learning.segmentation.config import SegmentConfig
-from alignment.learning.segmentation.order import ORDER, PROCESSES, Order, WorkerLostError
+from alignment.learning.segmentation.order import (
+    CONTENTS,
+    DATA,
+    ORDER,
+    PROCESSES,
+    THREADS,
+    WRITER,
+    Order,
+    WorkerLostError,
+)
 from alignment.learning.segmentation.processes import Processes
 from inference.errors import ConfigError as InferenceConfigError
 from inference.training.cluster import Place, local_cluster
@@ -39,7 +50,7 @@ class Watched:
 
 def train_segmentation(
     data: str,
-    folder: Path,
+    place: str,
     config: SegmentConfig,
     *,
     mode: Mode = "local",
@@ -51,12 +62,14 @@ def train_segmentation(
     stop: Callable[[], bool] = lambda: False,
     started: Callable[[Processes], None] = lambda _: None,
 ) -> Row:
-    """Train to the end, from the last checkpoint in `folder` if there is one.
+    """Train to the end, from the last checkpoint at `place` if there is one.
 
     Parameters
     ----------
     data : str
         A path or URI, see `alignment.learning.segmentation.labelled`.
+    place : str
+        Folder of the training: a path, or a URI; then all is kept there after each epoch.
     restarts : int
         How often a training that has lost a process begins again from its last checkpoint.
     cache : str, optional
@@ -84,41 +97,59 @@ def train_segmentation(
         local_cluster(mode, workers)
     except InferenceConfigError as error:
         raise ConfigError(str(error)) from None
-    folder.mkdir(parents=True, exist_ok=True)
-    values = config.model_dump(mode="json")
-    order = Order(data, str(folder.resolve()), values, mode, workers, cache, cache_bytes)
-    _check_same(folder / ORDER, order)
-    order.write(folder / ORDER)
-    seen = _Seen(folder, watched or Watched())
-    while True:
-        try:
-            _once(order, folder, seen, stop, started)
-        except WorkerLostError as error:
-            if not restarts:
-                raise
-            restarts -= 1
-            seen.watched.restarted(error)
-        else:
-            return read_rows(folder / LOG)[-1]
+    with training_folder(place, CONTENTS) as stored:
+        folder = stored.path
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_same(folder, data, config)
+        uri = None
+        if isinstance(stored, StoredFolder):
+            uri = stored.uri
+            (folder / WRITER).write_text(stored.writer)
+        order = Order(
+            data, str(folder.resolve()), uri, config.model_dump(mode="json"), mode, workers, cache,
+            cache_bytes,
+        )  # fmt: skip
+        order.write(folder / ORDER)
+        seen = _Seen(folder, watched or Watched())
+        environment = _environment(stored.threads)
+        while True:
+            try:
+                _once(order, folder, seen, environment, stop, started)
+            except WorkerLostError as error:
+                if not restarts:
+                    raise
+                restarts -= 1
+                seen.watched.restarted(error)
+            else:
+                return read_rows(folder / LOG)[-1]
 
 
-def _check_same(path: Path, order: Order) -> None:
-    if path.exists() and (before := Order.read(path).data) != order.data:
-        raise ConfigError(
-            f"{path.parent} holds a training on {before}, not on {order.data}; give another folder"
-        )
+def _check_same(folder: Path, data: str, config: SegmentConfig) -> None:
+    """Refuse a folder of a training that learns from something else, or say what this one does."""
+    now = {"data": data, **config.data.model_dump(mode="json")}
+    path = folder / DATA
+    if path.exists():
+        before = json.loads(path.read_text())
+        if before != now:
+            raise ConfigError(
+                f"{path} says that another training was begun there, on {json.dumps(before)}; give "
+                "another folder"
+            )
+        return
+    path.write_text(json.dumps(now, indent=1))
 
 
 def _once(
     order: Order,
     folder: Path,
     seen: _Seen,
+    environment: Mapping[str, str],
     stop: Callable[[], bool],
     started: Callable[[Processes], None],
 ) -> None:
     cluster = local_cluster(order.mode, order.workers)
     seen.begin()
-    with Processes(cluster, folder / ORDER, folder / PROCESSES, _environment()) as processes:
+    with Processes(cluster, folder / ORDER, folder / PROCESSES, environment) as processes:
         started(processes)
 
         def watch() -> bool:
@@ -168,14 +199,17 @@ class _Seen:
             yield line.decode(errors="replace")
 
 
-def _environment() -> dict[str, str]:
-    """Return this process's environment, in which TensorFlow takes one thread if none are named."""
+def _environment(threads: int | None) -> dict[str, str]:
+    """Return this process's environment, with the threads that TensorFlow takes.
+
+    As many as the training was begun with, else as the environment says, else one.
+    """
     given = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-    threads = given.get("TF_NUM_INTRAOP_THREADS") or "1"
+    chosen = str(threads) if threads else given.get(THREADS) or "1"
     path = [str(Path(__file__).parents[3]), *filter(None, [given.get("PYTHONPATH")])]
     return {
         **given,
-        "TF_NUM_INTRAOP_THREADS": threads,
+        THREADS: chosen,
         "TF_CPP_MIN_LOG_LEVEL": given.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONUNBUFFERED": "1",

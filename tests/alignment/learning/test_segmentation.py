@@ -82,5 +82,13 @@ def test_labels_of_another_size_are_refused(place, tmp_path):
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(ConfigError, match=r"training\.batch"):
-        parse_segment_config({"training": {"batch": 0}})
+    for values, expected in (
+        ({"training": {"batch": 0}}, r"training\.batch: .* greater than or equal to 1; got 0"),
+        ({"data": {"image": "x"}}, r"data\.image: no such setting; did you mean 'data\.images'"),
+        (
+            {"training": {"network": {"architecture": "unet", "layer": 3}}},
+            r"training\.network\.layer: no such setting; did you mean 'training\.network\.layers'",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            parse_segment_config(values)
