@@ -12,10 +12,10 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 
-from alignment.errands.drive import kind_of
 from alignment.errors import ConfigError, DataError
 from alignment.learning.remote import StoredFolder
 from alignment.learning.segmentation.config import parse_segment_config
@@ -101,7 +101,7 @@ def main(order: Path, outcome: Path) -> int:
     try:
         run(Order.read(order), this_place())
     except Exception as error:
-        import traceback
+        from alignment.errands.drive import kind_of  # with all of Dask, which nothing else needs
 
         traceback.print_exc()
         told: Exception = error
