@@ -193,6 +193,8 @@ class TrainConfig(Config):
     """Samples that judge the network after each epoch."""
     display_every: Annotated[int, Field(ge=1)] = 2
     """Steps between two lines of the log."""
+    picture_every: Annotated[int, Field(ge=0)] = 0
+    """Epochs between two pictures of a held-out sample: image, mask, prediction; 0: none."""
     seed: Annotated[int, Field(ge=0)] = 1
     """Of the first weights, the order of samples, how they are varied and what is dropped."""
     augment: ElasticConfig = ElasticConfig()

@@ -49,6 +49,13 @@ def classes_of(scores: Tensor) -> Tensor:
     return tf.argmax(scores, -1, output_type=tf.int32)
 
 
+def likelihood_of(scores: Tensor) -> Tensor:
+    """Return the probability of each pixel to be anything but background."""
+    if scores.shape[-1] == 1:
+        return tf.sigmoid(scores[..., 0])
+    return 1 - tf.nn.softmax(scores)[..., 0]
+
+
 def accuracy_of(scores: Tensor, labels: Tensor) -> Tensor:
     """Return the share of pixels whose class is right."""
     return tf.reduce_mean(tf.cast(classes_of(scores) == labels, tf.float32))

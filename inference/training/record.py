@@ -24,12 +24,13 @@ from inference.keras_on_tensorflow import tf
 from inference.model_file import replace_file
 from inference.training.config import Mode, TrainConfig
 from inference.training.events import write_events
-from inference.training.files import CHECKPOINT, EVENTS, JOURNAL, LOG, MODEL
+from inference.training.files import CHECKPOINT, EVENTS, JOURNAL, LOG, MODEL, PICTURES
 from inference.training.journal import Entry, Journal
 from inference.training.learner import Learner
-from inference.training.losses import Judgement, judge
+from inference.training.losses import Judgement, judge, likelihood_of
 from inference.training.progress import SHOWN, Progress, add_row
 from inference.training.samples import Samples, stacked
+from inference.training.triptych import triptych, write_triptych
 
 JUDGED_AT_A_TIME = 4
 """Held-out samples that the network sees at once."""
@@ -64,7 +65,7 @@ def read_checkpoint(
 
 
 def _settings(config: TrainConfig, mode: Mode, workers: int) -> dict[str, Any]:
-    changing = {"epochs", "patience", "display_every"}
+    changing = {"epochs", "patience", "display_every", "picture_every"}
     values = config.model_dump(mode="json", exclude=changing)
     return {**values, "mode": mode, "workers": workers}
 
@@ -164,6 +165,10 @@ class Record:
         scores = tf.concat([self.learner.predict(b.images) for b in self._judging], 0)
         labels = np.concatenate([batch.labels for batch in self._judging])
         found: Judgement = judge(scores, labels, self.config)
+        if self.config.picture_every and progress.epoch % self.config.picture_every == 0:
+            batch, likely = self._judging[0], likelihood_of(scores[:1])
+            picture = triptych(batch.images[0], batch.labels[0], np.asarray(likely[0]))
+            write_triptych(self.folder / PICTURES / f"epoch-{progress.epoch:04d}.png", picture)
         self.journal.write(Entry("verification", loss=found.loss, error_percent=100 * found.error))
         now = replace(
             progress,

@@ -14,13 +14,14 @@ from inference.backends.keras_file import KerasNetwork
 from inference.errors import TrainingError
 from inference.keras_on_tensorflow import tf
 from inference.training.config import ElasticConfig, RSUNetConfig, TrainConfig, UNetConfig
-from inference.training.files import CHECKPOINT, EVENTS, JOURNAL, LOG, MODEL
+from inference.training.files import CHECKPOINT, EVENTS, JOURNAL, LOG, MODEL, PICTURES
 from inference.training.journal import parse
 from inference.training.learner import Learner
 from inference.training.losses import judge, losses_of
 from inference.training.progress import read_rows
-from inference.training.samples import Samples
+from inference.training.samples import Samples, stacked
 from inference.training.synchronous import make_strategy, train_in_step
+from inference.training.triptych import GAP_PX
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -122,11 +123,28 @@ def test_a_loss_that_is_no_number_ends_it(tmp_path):
         trained(tmp_path, config)
 
 
+def test_a_picture_shows_image_mask_and_prediction(tmp_path):
+    network = UNetConfig(layers=1, features_root=2, padding="valid", dropout=0, head="softmax")
+    changed = {"network": network, "epochs": 1, "steps_per_epoch": 1, "picture_every": 1}
+    config = CONFIG.model_copy(update=changed)
+    trained(tmp_path, config)
+    assert [path.name for path in sorted((tmp_path / PICTURES).iterdir())] == [
+        "epoch-0000.png", "epoch-0001.png",
+    ]  # fmt: skip
+    picture = cv2.imread(str(tmp_path / PICTURES / "epoch-0001.png"), cv2.IMREAD_UNCHANGED)
+    assert picture.shape == (32, 3 * 32 + 2 * GAP_PX)
+    first = next(samples(config).held_out())
+    inner = first.images[0, 2:-2, 2:-2, 0]
+    np.testing.assert_array_equal(picture[:, :32], np.rint(inner * 255))
+    np.testing.assert_array_equal(picture[:, 32 + GAP_PX :][:, :32], first.labels[0] * 255)
+    assert picture[:, -32:].std() > 0
+
+
 def test_a_3d_network_learns_from_boxes(tmp_path):
     config = CONFIG.model_copy(
         update={
             "network": RSUNetConfig(widths=(3, 4)), "patch_px": (2, 16, 16), "epochs": 1,
-            "steps_per_epoch": 2, "loss": "dice",
+            "steps_per_epoch": 2, "loss": "dice", "picture_every": 1,
         }
     )  # fmt: skip
     some = replace(samples(config), sections=range(3), held_out_sections=range(4, 5))
@@ -167,3 +185,24 @@ def test_what_is_dropped_depends_on_the_sample_and_nothing_else():
         for n in (0, 0, 1)
     ]
     assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize(
+    ("loss", "adds_up"), [("cross_entropy", True), ("dice", True), ("pooled_dice", False)]
+)
+def test_gradients_of_half_batches_add_up_if_losses_are_of_single_images(loss, adds_up):
+    network = CONFIG.network.model_copy(update={"dropout": 0.0})
+    config = CONFIG.model_copy(update={"network": network, "loss": loss})
+    learner = Learner(config, make_strategy("local", 1), synchronised=False)
+    batch = stacked([samples(config).training(n) for n in range(4)])
+
+    def gradients(part):
+        found = learner.gradients(
+            *learner.read(), batch.images[part], batch.labels[part], tf.constant(0, tf.int64)
+        )
+        return np.concatenate([np.ravel(each) for each in found[0]])
+
+    halves = (gradients(slice(0, 2)) + gradients(slice(2, 4))) / 2
+    whole = gradients(slice(0, 4))
+    apart = np.abs(halves - whole).max() / np.abs(whole).max()
+    assert bool(apart < 1e-5) is adds_up
