@@ -12,13 +12,13 @@ BACKSTOP := -o faulthandler_timeout=720 -o faulthandler_exit_on_timeout=true
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test test-all check format bench bench-engine bench-match bench-ncc bench-plan bench-relax bench-render bench-runner bench-storage bench-update accuracy chaos faults up down lock clean
+.PHONY: help install demo test test-all check format bench bench-engine bench-match bench-ncc bench-plan bench-relax bench-render bench-runner bench-storage bench-training bench-update accuracy chaos faults up down lock clean
 
 help:
 	@echo "make demo [DATA=path] [SET=stage.name=value]  align sample sections (or your own) end to end, and show where the result is"
 	@echo "make test              the tests; make test-all adds the slow ones"
 	@echo "make check             ruff, mypy, import-linter, codespell;  make format  mends what it can"
-	@echo "make bench             the benchmarks;  make bench-engine, bench-match, bench-ncc, bench-relax, bench-render, bench-runner, bench-storage  the tables of docs/performance.md;  make bench-plan  the rates of petalign plan and the tables of docs/scale.md;  make bench-update  that of docs/reprocessing.md"
+	@echo "make bench             the benchmarks;  make bench-engine, bench-match, bench-ncc, bench-relax, bench-render, bench-runner, bench-storage  the tables of docs/performance.md;  make bench-training  that of docs/training.md;  make bench-plan  the rates of petalign plan and the tables of docs/scale.md;  make bench-update  that of docs/reprocessing.md"
 	@echo "make accuracy          the tables of docs/accuracy.md;  make faults, make chaos  those of docs/reliability.md;  make up | down  the embedded platform"
 
 KERNEL := $(wildcard alignment/native/*.cpp alignment/native/*.hpp inference/native/*.cpp inference/native/*.hpp) \
@@ -106,6 +106,9 @@ bench-render: install
 
 bench-runner: install
 	@$(BIN)/python -m tests.benchmarks.runner.table --write
+
+bench-training: install
+	@TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m tests.benchmarks.training.input --write
 
 bench-update: install
 	@$(BIN)/python -m tests.benchmarks.update.table --write

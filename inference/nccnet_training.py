@@ -19,7 +19,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,13 @@ from inference.matching_loss import matching_loss, peaks_of
 from inference.model import Network
 from inference.model_file import replace_file, write_model
 from inference.pair_samples import Batch, PairPlace, ReadWindow, batches, held_out
+from inference.training.events import write_events
 from inference.training_files import CHECKPOINT, EVENTS, LOG, MODEL
 
 Tensor = Any
+
+SHOWN = ("loss", "r_delta", "false", "raw", "best", "learning_rate")
+"""What TensorBoard draws."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +272,7 @@ class _Trainer:
         table.writeheader()
         table.writerows(rows)
         replace_file(path, stream.getvalue().encode())
-        write_events(self.folder / EVENTS, rows)
+        write_events(self.folder / EVENTS, rows, SHOWN)
 
 
 def _mean_and_false(margins: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
@@ -280,19 +284,3 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
     if path.exists():
         with path.open(newline="") as file:
             yield from csv.DictReader(file)
-
-
-def write_events(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Write the rows of a log as TensorBoard reads them; that it is not installed does not matter.
-
-    The whole file each time, so training that goes on leaves no step twice.
-    """
-    partial = path.with_name(f".{path.name}")
-    with tf.io.TFRecordWriter(str(partial)) as writer:
-        writer.write(tf.compat.v1.Event(file_version="brain.Event:2").SerializeToString())
-        for row in rows:
-            event = tf.compat.v1.Event(wall_time=float(row["at"]), step=int(row["step"]))
-            for name in ("loss", "r_delta", "false", "raw", "best", "learning_rate"):
-                event.summary.value.add(tag=name, simple_value=float(row[name]))
-            writer.write(event.SerializeToString())
-    partial.replace(path)

@@ -54,10 +54,10 @@ def predict_tiled(
     before, after = (_whole(margin, step_px) for margin in halo)
     result: NDArray[np.float32] | None = None
     for rows in _tiles(image.shape[0], sides[0]):
-        strip = image[_mirrored(rows.start - before, rows.start + sides[0] + after, len(image))]
+        strip = image[mirrored(rows.start - before, rows.start + sides[0] + after, len(image))]
         for columns in _tiles(image.shape[1], sides[1]):
             ends = columns.start - before, columns.start + sides[1] + after
-            tile = np.ascontiguousarray(strip[:, _mirrored(*ends, image.shape[1])], np.float32)
+            tile = np.ascontiguousarray(strip[:, mirrored(*ends, image.shape[1])], np.float32)
             features = predict(tile)
             if features.shape[:2] != tile.shape:
                 raise ShapeError(
@@ -82,10 +82,10 @@ def _tiles(length: int, side: int) -> Iterator[slice]:
         yield slice(start, min(start + side, length))
 
 
-def _mirrored(start: int, stop: int, length: int) -> NDArray[np.int_]:
+def mirrored(start: int, stop: int, length: int) -> NDArray[np.int_]:
     """Return the pixels of an axis that stand at start, ..., stop - 1, mirrored at both its ends.
 
-    >>> _mirrored(-2, 6, 4).tolist()
+    >>> mirrored(-2, 6, 4).tolist()
     [2, 1, 0, 1, 2, 3, 2, 1]
     """
     period = max(2 * (length - 1), 1)

@@ -19,10 +19,10 @@ from __future__ import annotations
 import math
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alignment.errors import ConfigError, DataError
 from inference.model_file import digest
@@ -41,9 +41,22 @@ from storage.store import (
 )
 
 PAIRS, POINTER, PARTS = "pairs.json", "training.json", "parts"
-KEPT = (CHECKPOINT, MODEL)
-"""What belongs together: a checkpoint says how good the best network is."""
-SHOWN = (MODEL, LOG, EVENTS)
+
+
+class Contents(NamedTuple):
+    """Which files a training keeps."""
+
+    once: str
+    """Laid into the store before the first step, and never changed."""
+    kept: tuple[str, ...]
+    """What belongs together: a checkpoint says how good the best network is."""
+    shown: tuple[str, ...]
+    """Laid there under their own names, too, for people and for runs."""
+    fetched: tuple[str, ...] = ()
+    """Of those, what a training that goes on continues."""
+
+
+NCCNET = Contents(PAIRS, (CHECKPOINT, MODEL), (MODEL, LOG, EVENTS), (LOG,))
 
 _ATTEMPTS = 3
 
@@ -76,23 +89,30 @@ class StoredFolder(TrainingFolder):
         If what is stored is not what was.
     """
 
-    def __init__(self, uri: str, path: Path) -> None:
+    def __init__(self, uri: str, path: Path, contents: Contents = NCCNET) -> None:
         super().__init__(path)
         self.uri = uri
+        self.contents = contents
         self._pointer, self._tag = self._fetch()
         self.threads = (self._pointer or {}).get("threads")
         self._shown: dict[str, str] = {}
-        self._has_pairs = exists(join(uri, PAIRS))
-        for name, wanted in ((PAIRS, self._has_pairs), (LOG, self._pointer is not None)):
-            if wanted and exists(join(uri, name)):
+        self._has_begun = exists(join(uri, contents.once))
+        wanted = [contents.once] if self._has_begun else []
+        for name in (*wanted, *(contents.fetched if self._pointer is not None else ())):
+            if exists(join(uri, name)):
                 (path / name).write_bytes(read_bytes(join(uri, name)))
+
+    @property
+    def writer(self) -> str:
+        """Who has written the last look: different for each; empty before the first."""
+        return str((self._pointer or {}).get("writer", ""))
 
     def _fetch(self) -> tuple[dict[str, Any] | None, str | None]:
         """Lay the parts of the last look into the folder; return the pointer and its tag."""
         for attempt in range(_ATTEMPTS):
             pointer, tag = read_json_tagged(join(self.uri, POINTER))
             try:
-                for name, sha256 in _files(pointer, self.uri).items():
+                for name, sha256 in _files(pointer, self.uri, self.contents.kept).items():
                     (self.path / name).write_bytes(self._part(sha256))
             except MissingError:  # if another training went on meanwhile, there is a newer look
                 if attempt + 1 == _ATTEMPTS:
@@ -112,19 +132,21 @@ class StoredFolder(TrainingFolder):
         return content
 
     def keep(self, progress: Mapping[str, Any] | None = None) -> None:
-        """Lay pairs, and what a look has left, into the store.
+        """Lay what is there before the first step, and what a look has left, into the store.
 
         Raises
         ------
         ConflictError
             If another training writes to the same folder.
         """
-        if not self._has_pairs:
-            create_bytes(join(self.uri, PAIRS), (self.path / PAIRS).read_bytes())
-            self._has_pairs = True
+        if not self._has_begun:
+            once = self.contents.once
+            create_bytes(join(self.uri, once), (self.path / once).read_bytes())
+            self._has_begun = True
         if progress is None:
             return
-        found = {name: self.path / name for name in KEPT if (self.path / name).exists()}
+        paths = ((name, self.path / name) for name in self.contents.kept)
+        found = {name: path for name, path in paths if path.exists()}
         contents = {name: path.read_bytes() for name, path in found.items()}
         state = {
             "files": {name: digest(content) for name, content in contents.items()},
@@ -159,7 +181,7 @@ class StoredFolder(TrainingFolder):
         self._pointer = pointer
 
     def _show(self) -> None:
-        for name in SHOWN:
+        for name in self.contents.shown:
             path = self.path / name
             if path.exists():
                 content = path.read_bytes()
@@ -169,7 +191,7 @@ class StoredFolder(TrainingFolder):
 
 
 @contextmanager
-def training_folder(place: str) -> Iterator[TrainingFolder]:
+def training_folder(place: str, contents: Contents = NCCNET) -> Iterator[TrainingFolder]:
     """Give the folder in which to train; what it stands for is named in errors.
 
     Parameters
@@ -183,7 +205,7 @@ def training_folder(place: str) -> Iterator[TrainingFolder]:
     uri = normalise_uri(place)
     with tempfile.TemporaryDirectory(prefix="petalign-train-") as scratch:
         try:
-            yield StoredFolder(uri, Path(scratch))
+            yield StoredFolder(uri, Path(scratch), contents)
         except (ConfigError, DataError) as error:
             raise type(error)(str(error).replace(scratch, uri)) from error
 
@@ -196,14 +218,10 @@ def read_trained(uri: str) -> dict[str, Any]:
     DataError
         If nothing was trained there.
     """
-    pointer, _ = read_json_tagged(join(uri, POINTER))
-    files = _files(pointer, uri)
-    if MODEL not in files:
-        raise DataError(f"{uri} holds no trained network")
-    progress = pointer["progress"]
+    sha256, progress = read_last_look(uri, MODEL)
     return {
         "model": join(uri, MODEL),
-        "sha256": files[MODEL],
+        "sha256": sha256,
         "steps": progress["step"],
         "best_step": progress["best_step"],
         "r_delta": progress["best"],
@@ -212,12 +230,27 @@ def read_trained(uri: str) -> dict[str, Any]:
     }
 
 
-def _files(pointer: Any, uri: str) -> dict[str, str]:
+def read_last_look(uri: str, model: str) -> tuple[str, dict[str, Any]]:
+    """Return the digest of the network `model` of a folder in the store, and the progress.
+
+    Raises
+    ------
+    DataError
+        If nothing was trained there.
+    """
+    pointer, _ = read_json_tagged(join(uri, POINTER))
+    files = _files(pointer, uri, (model,))
+    if model not in files:
+        raise DataError(f"{uri} holds no trained network")
+    return files[model], pointer["progress"]
+
+
+def _files(pointer: Any, uri: str, kept: Sequence[str]) -> dict[str, str]:
     """Return the parts of a look, of which nobody may choose the names."""
     if pointer is None:
         return {}
     try:
-        return {name: str(pointer["files"][name]) for name in KEPT if name in pointer["files"]}
+        return {name: str(pointer["files"][name]) for name in kept if name in pointer["files"]}
     except (KeyError, TypeError) as error:
         raise CorruptError(f"{join(uri, POINTER)} is not a training's: {error!r}") from None
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from alignment.commands.console import exit_codes
-from alignment.verbs.options import Json, Settings
+from alignment.verbs.options import Json, Settings, numbers
 
 app = typer.Typer(no_args_is_help=True, help="Train a network on a volume.")
 
@@ -43,6 +43,93 @@ def nccnet(
     with exit_codes(hint=hint):
         trained = train_at(stacks, folder, config, settings, quiet=as_json)
         print_trained(folder, trained, as_json=as_json)
+
+
+@app.command()
+def unet(
+    data: Annotated[
+        str, typer.Argument(help="Has images and labels, see data.images and data.labels.")
+    ],
+    folder: Annotated[
+        str, typer.Argument(help="Gets the network, checkpoints and logs; a path or a URI.")
+    ],
+    mode: Annotated[
+        str, typer.Option(help="local, mirrored (devices of one process), sync or async.")
+    ] = "local",
+    workers: Annotated[int, typer.Option(min=1, max=256, help="That learn at once.")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="training.epochs.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="An epoch: training.steps_per_epoch.")
+    ] = None,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="From the last checkpoint, if a worker is lost.")
+    ] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(envvar="PETALIGN_CACHE", help="Folder to read a zarr through.")
+    ] = None,
+    cache_bytes: Annotated[
+        str, typer.Option(envvar="PETALIGN_CACHE_BYTES", help="How large it may grow.")
+    ] = "20GB",
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML; defaults without it.")
+    ] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Train a U-Net to segment, by one or many processes; goes on with what was begun."""
+    from alignment.commands.train_unet import print_trained_unet, read_segment_config, train_unet
+    from alignment.errors import ConfigError
+    from inference.training.config import MODES
+
+    named = [f"training.epochs={epochs}"] if epochs else []
+    named += [f"training.steps_per_epoch={steps}"] if steps else []
+    with exit_codes(hint=f"go on with the same command; checkpoints are in {folder}"):
+        chosen = next((each for each in MODES if each == mode), None)
+        if chosen is None:
+            raise ConfigError(f"--mode {mode}: expected one of {', '.join(MODES)}")
+        read = read_segment_config(config, [*(settings or []), *named])
+        row = train_unet(
+            data, folder, read, mode=chosen, workers=workers, restarts=restarts, cache=cache,
+            cache_bytes=cache_bytes, quiet=as_json,
+        )  # fmt: skip
+        print_trained_unet(folder, row, as_json=as_json)
+
+
+@app.command()
+def pictures(
+    images: Annotated[Path, typer.Argument(help="Folder of pictures of any size and colour.")],
+    labels: Annotated[Path, typer.Argument(help="Folder of their masks, of the same names.")],
+    data: Annotated[str, typer.Argument(help="Gets both as zarr, for `petalign train unet`.")],
+    size: Annotated[str, typer.Option(help="To which all are brought: y,x in px.")] = "512,512",
+) -> None:
+    """Bring folders of pictures and masks into the form that `train unet` reads."""
+    from alignment.commands.console import counter, out
+    from alignment.learning.segmentation.pictures import import_pictures
+
+    with exit_codes(), counter("pictures", of="pictures") as tell:
+        size_px = numbers("--size", size, 2, int) or (512, 512)
+        n = import_pictures(images, labels, data, (size_px[0], size_px[1]), tell=tell)
+        out.print(f"{n} pictures of {size_px[0]} x {size_px[1]} px in {data}", highlight=False)
+
+
+@app.command("log")
+def table_of_log(
+    log: Annotated[Path, typer.Argument(help="A train.log, or one in the published grammar.")],
+) -> None:
+    """Print a training's log as CSV."""
+    import sys
+
+    from alignment.errors import DataError
+    from inference.training.journal import parse, to_csv
+
+    with exit_codes():
+        try:
+            entries = list(parse(log.read_text(errors="replace").splitlines()))
+        except OSError as error:
+            raise DataError(f"{log}: {error.strerror}") from None
+        if not entries:
+            raise DataError(f"{log} has no line such as 'Iter 0, Minibatch Loss= ...'")
+        sys.stdout.write(to_csv(entries))
 
 
 judge = typer.Typer(no_args_is_help=True, help="Judge what matches sections.")

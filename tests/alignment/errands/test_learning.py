@@ -14,7 +14,7 @@ from distributed import Client
 
 from alignment.errands import learning, progress
 from alignment.errands.drive import place_of, run
-from alignment.learning.remote import KEPT, PARTS, POINTER, read_trained
+from alignment.learning.remote import NCCNET, PARTS, POINTER, read_trained
 from alignment.recipes.process import end_idle
 from storage import ledger
 from storage.store import join, list_names, read_json, read_json_tagged
@@ -183,7 +183,7 @@ def test_a_training_that_is_killed_goes_on_and_ends_with_the_same_bytes(train, t
     assert read_trained(hurt) == read_trained(calm) | {"model": f"{hurt}/nccnet.safetensors"}
     parts = [list_names(join(uri, PARTS)) for uri in (calm, hurt)]
     assert parts[0] == parts[1]
-    assert len(parts[0]) == len(KEPT)
+    assert len(parts[0]) == len(NCCNET.kept)
 
     state = train(hurt, stack, SETTINGS | {"mip": 1})
     assert (state.status, state.error_kind) == ("failed", "config")

@@ -14,7 +14,7 @@ from alignment.cli import app
 from alignment.commands import train as commands
 from alignment.errors import ConfigError
 from alignment.learning import remote
-from alignment.learning.remote import KEPT, PARTS, SHOWN, read_trained, training_folder
+from alignment.learning.remote import NCCNET, PARTS, read_trained, training_folder
 from inference.training_files import CHECKPOINT, EVENTS, LOG, MODEL
 from storage.errors import ConflictError, CorruptError, MissingError, StorageError
 from storage.store import join, list_names, read_bytes, replace_bytes
@@ -99,8 +99,8 @@ def test_a_kill_at_any_write_leaves_a_whole_look_and_training_ends_alike(
 ):
     train(f"{tmp_path.as_uri()}/calm")
     calm, kills = content(f"{tmp_path.as_uri()}/calm"), 0
-    assert set(calm) >= {"pairs.json", *SHOWN}
-    assert len([name for name in calm if name.startswith(PARTS)]) == len(KEPT)
+    assert set(calm) >= {"pairs.json", *NCCNET.shown}
+    assert len([name for name in calm if name.startswith(PARTS)]) == len(NCCNET.kept)
     for n in range(1, 1_000):
         uri = f"{tmp_path.as_uri()}/{n}"
         die_at(n)
@@ -228,4 +228,4 @@ def test_the_command_trains_into_a_uri_and_goes_on_there_with_the_same_bytes(tmp
     assert json.loads(there.stdout) == expected
     assert read_trained(uri)["sha256"] == expected["sha256"]
     stored = {read_bytes(join(uri, PARTS, name)) for name in list_names(join(uri, PARTS))}
-    assert stored == {(tmp_path / "here" / name).read_bytes() for name in KEPT}
+    assert stored == {(tmp_path / "here" / name).read_bytes() for name in NCCNET.kept}

@@ -1,0 +1,155 @@
+"""`petalign train unet`: progress, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from alignment.commands.cache import parse_bytes
+from alignment.commands.console import err, out, print_json
+from alignment.commands.stopping import stop_when_asked
+from alignment.errors import ConfigError
+from alignment.learning.segmentation.config import SegmentConfig, parse_segment_config
+from alignment.learning.segmentation.order import WorkerLostError
+from alignment.learning.segmentation.train import Row, Watched, train_segmentation
+from alignment.verbs.options import with_settings
+from inference.training.cluster import Place
+from inference.training.config import Mode, TrainConfig
+from inference.training.files import MODEL
+from inference.training.journal import Entry
+from storage.store import join, normalise_uri, read_bytes
+
+
+def read_segment_config(path: Path | None, settings: list[str] | None) -> SegmentConfig:
+    """Return the settings of a file with the ones of the command line laid over them."""
+    try:
+        values = yaml.safe_load(path.read_text()) if path else {}
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {path} is not YAML: {error}") from None
+    before = parse_segment_config(values or {}).model_dump(mode="json")
+    laid = with_settings(before, settings)
+    if any(item.partition("=")[0] == "training.network.architecture" for item in settings or []):
+        # Another architecture has other settings: only those that were named are meant.
+        named: dict[str, Any] = with_settings({"training": {"network": {}}}, settings)
+        laid["training"]["network"] = named["training"]["network"]
+    return parse_segment_config(laid)
+
+
+def train_unet(
+    data: str,
+    folder: str,
+    config: SegmentConfig,
+    *,
+    mode: Mode,
+    workers: int,
+    restarts: int,
+    cache: Path | None,
+    cache_bytes: str,
+    quiet: bool,
+) -> Row:
+    """Train, show how it goes, and return the last row of the table.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the system asked to stop before the end.
+    """
+    place = str(cache.expanduser().resolve()) if cache else None
+    with stop_when_asked() as stop, _Display(config.training, quiet=quiet) as display:
+        return train_segmentation(
+            data, folder, config, mode=mode, workers=workers, restarts=restarts, cache=place,
+            cache_bytes=parse_bytes(cache_bytes), watched=display, stop=stop,
+        )  # fmt: skip
+
+
+class _Display(Watched):
+    """A bar of the steps in a terminal, and a line an epoch everywhere."""
+
+    def __init__(self, config: TrainConfig, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bars = Progress(
+            TextColumn("steps"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=err,
+            disable=quiet or not err.is_terminal,
+        )
+        self._bar = self._bars.add_task(
+            "steps", total=config.epochs * config.steps_per_epoch, note="starting"
+        )
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last picture on the screen."""
+        self._bars.stop()
+
+    def entry(self, entry: Entry) -> None:
+        """Move the bar."""
+        if entry.kind == "iteration" and entry.number is not None:
+            note = f"loss {entry.loss:.4f}  error {entry.error_percent:.1f}%"
+            self._bars.update(self._bar, completed=entry.number + 1, note=note)
+
+    def row(self, row: Row) -> None:
+        """Print an epoch."""
+        if self._quiet:
+            return
+        stale = float(row["staleness"])
+        self._bars.console.print(
+            f"epoch {row['epoch']:>4}  step {int(row['step']):>6,}  loss {float(row['loss']):7.4f}"
+            f"  held out: loss {float(row['held_out_loss']):7.4f}, Dice {float(row['dice']):.4f}"
+            f" (best {float(row['best']):.4f} at {row['best_epoch']})"
+            + (f"  stale by {stale:.1f}, at most {row['most_stale']}" if stale else ""),
+            highlight=False,
+        )
+
+    def lost(self, place: Place) -> None:
+        """Say that a worker is gone."""
+        err.print(f"{place} was lost; the others go on", highlight=False)
+
+    def restarted(self, error: WorkerLostError) -> None:
+        """Say why all begin again."""
+        err.print(f"{error}\nbeginning again from the last checkpoint", markup=False)
+
+
+def print_trained_unet(folder: str, row: Row, *, as_json: bool) -> None:
+    """Print where the best network is, and how good."""
+    from inference.model_file import digest
+
+    path = join(folder, MODEL) if "://" in folder else str(Path(folder) / MODEL)
+    found = {
+        "model": path,
+        "sha256": digest(read_bytes(normalise_uri(path))),
+        "epochs": int(row["epoch"]),
+        "steps": int(row["step"]),
+        "samples": int(row["samples"]),
+        "seconds": float(row["seconds"]),
+        "best_epoch": int(row["best_epoch"]),
+        "dice": float(row["best"]),
+        "staleness": float(row["staleness"]),
+    }
+    if as_json:
+        print_json(found)
+        return
+    out.print(f"{path}  sha256 {found['sha256']}", highlight=False)
+    out.print(
+        f"held-out Dice {found['dice']:.4f} after epoch {found['best_epoch']} of "
+        f"{found['epochs']}, {found['samples']:,} samples in {found['seconds']:.0f} s of steps",
+        highlight=False,
+    )

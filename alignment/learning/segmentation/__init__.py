@@ -1,0 +1,1 @@
+"""Train networks that segment, on labelled volumes, by one process or many."""
