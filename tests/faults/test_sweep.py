@@ -38,7 +38,7 @@ def golden(source, proxies):
     return sweep.golden(sweep.OURS, source, proxies[0])
 
 
-@pytest.mark.parametrize("n", [16, pytest.param(ALL, marks=SLOW)])
+@pytest.mark.parametrize("n", [10, pytest.param(ALL, marks=SLOW)])
 def test_a_run_in_s3_ends_right_whatever_one_request_does(source, proxies, golden, n):
     plans = sweep.sample(sweep.plan(golden.operations), n, seed=1)
     trials = sweep.sweep(sweep.OURS, plans, source, golden, proxies)
@@ -47,7 +47,7 @@ def test_a_run_in_s3_ends_right_whatever_one_request_does(source, proxies, golde
     assert [t for t in trials if t.verdict in BAD] == []
 
 
-@pytest.mark.parametrize("n", [16, pytest.param(ALL, marks=SLOW)])
+@pytest.mark.parametrize("n", [10, pytest.param(ALL, marks=SLOW)])
 def test_a_reader_in_s3_gets_the_voxels_or_an_error(proxies, golden, n):
     kinds = [kind for kind in sweep.KINDS if not kind.startswith("kill")]
     plans = sweep.sample(sweep.plan(golden.reads, kinds), n, seed=1)
@@ -57,7 +57,7 @@ def test_a_reader_in_s3_gets_the_voxels_or_an_error(proxies, golden, n):
     assert [t for t in trials if t.verdict in BAD] == []
 
 
-@pytest.mark.parametrize("n", [12, pytest.param(ALL, marks=SLOW)])
+@pytest.mark.parametrize("n", [8, pytest.param(ALL, marks=SLOW)])
 def test_a_run_on_disk_ends_right_whatever_one_call_does(source, tmp_path, n):
     calls, objects = disk_sweep.golden(source, tmp_path)
     plans = sweep.sample(disk_sweep.plan(calls), n, seed=1)

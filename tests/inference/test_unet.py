@@ -81,9 +81,10 @@ def test_tiles_leave_no_seam_and_the_rim_is_mirrored(padding):
 def test_the_engine_runs_them_as_keras_does(model, patch):
     if native.widest() is None:
         pytest.skip("the engine's kernels are not built")
-    by_keras = KerasNetwork(saved(model))
+    data = saved(model)
+    by_keras = KerasNetwork(data)
     patches = np.random.default_rng(0).random((1, *patch, 1)).astype(np.float32)
-    np.testing.assert_allclose(EngineNetwork(by_keras)(patches), by_keras(patches), atol=1e-4)
+    np.testing.assert_allclose(EngineNetwork(data)(patches), by_keras(patches), atol=1e-4)
 
 
 def test_a_patch_that_is_not_halved_evenly_is_refused_with_the_nearest_that_is():

@@ -440,7 +440,7 @@ def _chunks(shard: Path) -> list[bytes | None]:
     return [None if offset == 2**64 - 1 else data[offset : offset + n] for offset, n in index]
 
 
-@pytest.mark.parametrize("high", [256, 200])
+@pytest.mark.parametrize("high", [256, pytest.param(200, marks=pytest.mark.slow)])
 def test_the_end_of_a_shard_tells_it_from_others_even_in_noise(tmp_path, high):
     """Noise of all 256 values does not compress: its chunks have one length."""
     array = volume.create_array(
