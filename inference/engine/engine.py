@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -15,6 +15,7 @@ from inference import native
 from inference.engine import heads, sources
 from inference.engine import passes as passes_
 from inference.engine.choices import Choice, Work, candidates
+from inference.engine.contexts import Contexts
 from inference.engine.graph import Graph
 from inference.engine.lowering import Lowered, Lowering
 from inference.engine.passes import Passes
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from inference.backends.openvino_file import OpenVINONetwork
 
 TILES = (2, 4, 6)
+_SMALL_BYTES = 64_000_000
+"""Of a sample's results, up to which each thread may have its own."""
 Isa = Literal["auto", "avx512", "avx2", "portable"]
 
 
@@ -135,8 +138,7 @@ class Engine:
         is_shared = "memory" in passes_.chosen(settings.passes)
         self.program: Program = assemble(lowered.steps, is_shared=is_shared)
         self.choices = lowered.choices
-        self._contexts: list[int] = []
-        self._lock = threading.Lock()
+        self._contexts = Contexts(self._library, self.program)
 
     def _lowered(self) -> tuple[str, ctypes.CDLL, Lowered]:
         """Choose all kernels, by measuring for every width of vectors that may be the fastest.
@@ -172,17 +174,22 @@ class Engine:
             If the input has another shape than the network was compiled for.
         """
         given = self._checked(inputs)
-        batch = len(given[0])
+        batch, threads = len(given[0]), self.settings.threads
         made = {
             name: np.empty((batch, *self._outer(name)), np.float32) for name in self.graph.outputs
         }
-        context = self._take()
-        try:
-            for n in range(batch):
-                self._run(context, [array[n] for array in (*given, *made.values())])
-        finally:
-            with self._lock:
-                self._contexts.append(context)
+
+        def compute(sample: int, threads: int) -> None:
+            arrays = [array[sample] for array in (*given, *made.values())]
+            with self._contexts.lent(threads) as context:
+                self._run(context, arrays)
+
+        apart = batch // threads * threads if self._is_small else 0
+        if apart:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(lambda sample: compute(sample, 1), range(apart)))
+        for sample in range(apart, batch):
+            compute(sample, threads)
         found = [head(made) for head in self.heads]
         return found[0] if len(found) == 1 else tuple(found)
 
@@ -206,20 +213,6 @@ class Engine:
         channels, z, y, x = self.graph.shapes[name]
         return (y, x, channels) if self.graph.is_flat else (z, y, x, channels)
 
-    def _take(self) -> int:
-        with self._lock:
-            if self._contexts:
-                return self._contexts.pop()
-        program = self.program
-        context = self._library.petalign_engine_open(
-            self.settings.threads, program.arena_floats, program.scratch_floats
-        )
-        if not context:
-            raise MemoryError(
-                f"no room for {self.working_bytes / 1e6:,.0f} MB; use smaller patches"
-            )
-        return int(context)
-
     def _run(
         self, context: int, arrays: list[NDArray[np.float32]], seconds: Any | None = None
     ) -> None:
@@ -227,18 +220,19 @@ class Engine:
         ops = self.program.ops
         self._library.petalign_engine_run(context, ops, len(ops), addresses, seconds)
 
-    def __del__(self) -> None:
-        """Give the memory back."""
-        for context in getattr(self, "_contexts", ()):
-            self._library.petalign_engine_close(context)
+    @property
+    def _is_small(self) -> bool:
+        """Whether threads take samples of their own: they need not wait for each other then."""
+        return self.settings.threads > 1 and 4 * self.program.arena_floats <= _SMALL_BYTES
 
     # ------------------------------------------------------------------ what it does
 
     @property
     def working_bytes(self) -> int:
         """Memory that a call takes beside its input, its output and the weights."""
-        floats = self.program.arena_floats + self.settings.threads * self.program.scratch_floats
-        return 4 * floats
+        program, threads = self.program, self.settings.threads
+        arenas = threads if self._is_small else 1
+        return 4 * (arenas * program.arena_floats + threads * program.scratch_floats)
 
     def plan(self) -> str:
         """Return in words what passes did, and what is computed in which order."""
@@ -255,10 +249,8 @@ class Engine:
         given = [array[0] for array in self._checked(inputs)]
         made = [np.empty(self._outer(name), np.float32) for name in self.graph.outputs]
         seconds = (ctypes.c_double * len(self.program.ops))()
-        context = self._take()
-        self._run(context, [*given, *made], seconds)
-        with self._lock:
-            self._contexts.append(context)
+        with self._contexts.lent(self.settings.threads) as context:
+            self._run(context, [*given, *made], seconds)
         return list(zip(self.program.labels, seconds, strict=True))
 
 

@@ -56,6 +56,17 @@ def test_threads_give_the_same_bits():
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.parametrize("is_small", [True, False])
+def test_threads_share_a_batch_or_each_sample(is_small, monkeypatch):
+    monkeypatch.setattr("inference.engine.engine._SMALL_BYTES", 1e9 if is_small else 0)
+    x = np.concatenate([sample(SHAPE, seed) for seed in range(7)])
+    one, three = _residual_net(), _residual_net(threads=3)
+    np.testing.assert_array_equal(three(x), one(x))
+    arenas = 3 if is_small else 1
+    floats = arenas * three.program.arena_floats + 3 * three.program.scratch_floats
+    assert three.working_bytes == 4 * floats
+
+
 def test_an_engine_may_be_shared():
     engine = _residual_net()
     given = [sample(SHAPE, seed) for seed in range(40)]
