@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -12,7 +13,8 @@ import psutil
 import pytest
 from distributed import Client
 
-from alignment.errands import learning, progress
+from alignment.commands import train_unet
+from alignment.errands import learner, learning, progress
 from alignment.errands.drive import place_of, run
 from alignment.learning.remote import NCCNET, PARTS, POINTER, read_trained
 from alignment.learning.segmentation.outcome import read_trained as read_trained_unet
@@ -187,6 +189,21 @@ def test_processes_share_the_threads_of_their_worker(
     program("import os, sys; print('step 0', os.environ['TF_NUM_INTRAOP_THREADS']); sys.exit(1)")
     state = segment(tmp_path.as_uri(), mode=mode, workers=workers)
     assert state.phase == f"step 0 {threads}"
+
+
+def test_the_program_reads_through_the_cache_of_its_worker(monkeypatch, tmp_path):
+    order, seen = tmp_path / "order.json", {}
+    told = {
+        "errand": "train_unet", "data": "file:///data", "folder": "file:///out", "mode": "sync",
+        "workers": 2, "config": SEGMENTED,
+    }  # fmt: skip
+    order.write_text(json.dumps(told))
+    monkeypatch.setattr(train_unet, "train_segmentation", lambda *_, **how: seen.update(how))
+    monkeypatch.setenv("PETALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PETALIGN_CACHE_BYTES", "3GB")
+    assert learner.main(order, tmp_path / "outcome.json") == 0
+    assert (seen["cache"], seen["cache_bytes"]) == (str(tmp_path / "cache"), 3 * 10**9)
+    assert (seen["mode"], seen["workers"], seen["joined"]) == ("sync", 2, None)
 
 
 # What follows starts the real program.
