@@ -1,4 +1,4 @@
-"""What a run reads beside its source: masks drawn by hand, a model or a network of its own.
+"""What a run reads beside its source: masks drawn by hand, a model or networks of its own.
 
 Each is named in the configuration by its URI and frozen by its content, like the source: a run
 never mixes two versions of one.
@@ -21,7 +21,7 @@ from storage.journal import digest_of
 from storage.sections import Source, open_source
 from storage.store import normalise_uri, read_bytes
 
-ATTACHED = ("drawn", "model", "features")
+ATTACHED = ("drawn", "defects", "model", "features")
 """What `attached` may find."""
 
 
@@ -44,6 +44,8 @@ def attached(config: PipelineConfig, shape: ZYX) -> dict[str, Any]:
                 f"{shape} (z, y, x); a mask has one pixel for each of the source"
             )
         found["drawn"] = {"sections": drawn.describe()["sections"]}
+    if config.masks.network:
+        found["defects"] = digest(read_bytes(normalise_uri(config.masks.network)))
     if config.filter.model:
         text = read_bytes(normalise_uri(config.filter.model)).decode("utf-8", "replace")
         parse_model(text)
@@ -69,6 +71,22 @@ def feature_network(uri: str, sha256: str) -> Network:
             f"features.model: {name} was changed since the run was made. Start a new run with it"
         )
     return _transformable(content, name)
+
+
+def defect_network(uri: str, sha256: str) -> bytes:
+    """Return the file of the network that marks defects for a run.
+
+    Raises
+    ------
+    DataError
+        If it is not what it was when the run was made.
+    """
+    content = read_bytes(normalise_uri(uri))
+    if digest(content) != sha256:
+        raise DataError(
+            f"masks.network: {uri} was changed since the run was made. Start a new run with it"
+        )
+    return content
 
 
 def _network(uri: str) -> tuple[bytes, str]:

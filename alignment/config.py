@@ -78,6 +78,13 @@ class MasksConfig(Config):
     drawn: str = ""
     """A stack as large as the source, in which a person painted (any value but 0) what must not be
     used; its URI. Empty: nothing was painted."""
+    network: str = ""
+    """URI of a network that marks what must not be used, made by `petalign train unet` from images
+    of the size that sections have at `mip`. Frozen by its content. Empty: none."""
+    network_above: Fraction = 0.5
+    """Probability of a class beside the background above which the network's mark counts."""
+    network_finds: Literal["no_data", "fold", "crack"] = "no_data"
+    """What its marks count as; at folds and cracks the mesh may tear, too."""
     saturated_low: Annotated[int, Field(ge=0, le=255)] = 0
     """Pixels at or below this value carry no tissue (no data)."""
     saturated_high: Annotated[int, Field(ge=0, le=255)] = 254

@@ -21,6 +21,8 @@ TO_PLACE = ("ingest", "masks", "coarse")
 """Stages on which the places of sections hang."""
 TO_RELAX = (*TO_PLACE, "features", "match", "filter", "relax")
 """Stages on which their fields hang."""
+MODELS = (("features.model", "features"), ("filter.model", "model"), ("masks.network", "defects"))
+"""Settings that name a file, and what is frozen of its content."""
 
 Frozen = Mapping[str, Any]
 """What a run froze, as in its run.json."""
@@ -104,10 +106,8 @@ def changed_settings(before: Frozen, now: Frozen) -> tuple[str, ...]:
     How arrays are cut changes no voxel; units say for themselves if they hang on it. Drawn masks
     and models count by their content, wherever it lies.
     """
-    ignored = (
-        "update.", "volume.slab_sections", "volume.read_back",
-        "masks.drawn", "filter.model", "features.model",
-    )  # fmt: skip
+    ignored = ("update.", "volume.slab_sections", "volume.read_back", "masks.drawn")
+    named = [setting for setting, _ in MODELS]
     names = []
     for stage, values in now["config"].items():
         old = before["config"].get(stage, {})
@@ -116,12 +116,9 @@ def changed_settings(before: Frozen, now: Frozen) -> tuple[str, ...]:
             for name in sorted({*values, *old})
             if old.get(name) != values.get(name)
         ]
-    models = [
-        setting
-        for setting, name in (("features.model", "features"), ("filter.model", "model"))
-        if before.get(name) != now.get(name)
-    ]
-    return (*(name for name in names if not name.startswith(ignored)), *models)
+    models = [setting for setting, name in MODELS if before.get(name) != now.get(name)]
+    counting = [name for name in names if not name.startswith(ignored) and name not in named]
+    return (*counting, *models)
 
 
 def changed_code(before: Frozen, now: Frozen) -> tuple[str, ...]:

@@ -17,11 +17,11 @@ with (
         "train_nccnet",
         schedule=None,
         max_active_runs=4,
-        params=train_params(),
+        params=train_params("train_nccnet"),
         default_args=task_defaults(),
         tags=["petalign"],
         doc_md=__doc__,
     ),
     run_cluster() as address,
 ):
-    TrainOperator(task_id="train", address=address, outlets=[TRAINED])
+    TrainOperator(task_id="train", errand="train_nccnet", address=address, outlets=[TRAINED])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from alignment.commands.stopping import stop_when_asked
 from alignment.errors import ConfigError
 from alignment.learning.segmentation.config import SegmentConfig, parse_segment_config
 from alignment.learning.segmentation.order import WorkerLostError
+from alignment.learning.segmentation.outcome import described
 from alignment.learning.segmentation.train import Row, Watched, train_segmentation
 from alignment.verbs.options import with_settings
 from inference.training.cluster import Place
@@ -22,6 +24,9 @@ from inference.training.config import Mode, TrainConfig
 from inference.training.files import MODEL
 from inference.training.journal import Entry
 from storage.store import join, normalise_uri, read_bytes
+
+SAID_EVERY_S = 5.0
+"""Between two lines about steps, where no bar is drawn."""
 
 
 def read_segment_config(path: Path | None, settings: list[str] | None) -> SegmentConfig:
@@ -52,8 +57,11 @@ def train_unet(
     cache: Path | None,
     cache_bytes: str,
     quiet: bool,
+    joined: str | None = None,
 ) -> Row:
     """Train, show how it goes, and return the last row of the table.
+
+    Parameters are those of `train_segmentation`.
 
     Raises
     ------
@@ -64,15 +72,19 @@ def train_unet(
     with stop_when_asked() as stop, _Display(config.training, quiet=quiet) as display:
         return train_segmentation(
             data, folder, config, mode=mode, workers=workers, restarts=restarts, cache=place,
-            cache_bytes=parse_bytes(cache_bytes), watched=display, stop=stop,
+            cache_bytes=parse_bytes(cache_bytes), watched=display, stop=stop, joined=joined,
         )  # fmt: skip
 
 
 class _Display(Watched):
-    """A bar of the steps in a terminal, and a line an epoch everywhere."""
+    """A bar of the steps in a terminal, and a line an epoch everywhere.
+
+    Where there is no terminal, a line tells of a step now and then, for an epoch may take long.
+    """
 
     def __init__(self, config: TrainConfig, *, quiet: bool) -> None:
         self._quiet = quiet
+        self._said_at = time.monotonic()
         self._bars = Progress(
             TextColumn("steps"),
             BarColumn(bar_width=30),
@@ -101,10 +113,15 @@ class _Display(Watched):
         self._bars.stop()
 
     def entry(self, entry: Entry) -> None:
-        """Move the bar."""
-        if entry.kind == "iteration" and entry.number is not None:
-            note = f"loss {entry.loss:.4f}  error {entry.error_percent:.1f}%"
-            self._bars.update(self._bar, completed=entry.number + 1, note=note)
+        """Move the bar, or tell of the step if it is time for a line."""
+        if entry.kind != "iteration" or entry.number is None:
+            return
+        note = f"loss {entry.loss:.4f}  error {entry.error_percent:.1f}%"
+        self._bars.update(self._bar, completed=entry.number + 1, note=note)
+        now = time.monotonic()
+        if not err.is_terminal and not self._quiet and now - self._said_at > SAID_EVERY_S:
+            self._said_at = now
+            err.print(f"step {entry.number + 1:>6,}  {note}", highlight=False)
 
     def row(self, row: Row) -> None:
         """Print an epoch."""
@@ -133,17 +150,7 @@ def print_trained_unet(folder: str, row: Row, *, as_json: bool) -> None:
     from inference.model_file import digest
 
     path = join(folder, MODEL) if "://" in folder else str(Path(folder) / MODEL)
-    found = {
-        "model": path,
-        "sha256": digest(read_bytes(normalise_uri(path))),
-        "epochs": int(row["epoch"]),
-        "steps": int(row["step"]),
-        "samples": int(row["samples"]),
-        "seconds": float(row["seconds"]),
-        "best_epoch": int(row["best_epoch"]),
-        "dice": float(row["best"]),
-        "staleness": float(row["staleness"]),
-    }
+    found = described(path, digest(read_bytes(normalise_uri(path))), row)
     if as_json:
         print_json(found)
         return

@@ -28,11 +28,12 @@ FOLDER = "errands"
 ERRANDS = {
     "ingest": "alignment.errands.sections",
     "train_nccnet": "alignment.errands.learning",
+    "train_unet": "alignment.errands.learning",
     "verify": "alignment.errands.scrub",
 }
 """The module of each errand; its function has the errand's name."""
 
-HEAVY = ("train_nccnet",)
+HEAVY = ("train_nccnet", "train_unet")
 """Errands that compute themselves: they keep the slot of their worker, and get no client."""
 
 Errand = Callable[[Mapping[str, Any], Any, Progress], dict[str, Any]]

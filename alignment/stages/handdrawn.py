@@ -46,8 +46,7 @@ def drawn_section(run: Run, z: int) -> NDArray[np.bool_] | None:
     return found
 
 
-def without_drawn(found: Examination, drawn: NDArray[np.bool_]) -> Examination:
-    """Return what was found of a section, without what was drawn over: that counts as no data."""
-    reasons = np.where(drawn, found.reasons | np.uint8(Defect.NO_DATA), found.reasons)
-    valid = found.valid & ~drawn
-    return found._replace(valid=valid, reasons=reasons, areas=area_fractions(reasons))
+def without(found: Examination, area: NDArray[np.bool_], reason: Defect) -> Examination:
+    """Return what was found of a section, without an area that is left out for a further reason."""
+    reasons = np.where(area, found.reasons | np.uint8(reason), found.reasons)
+    return found._replace(valid=found.valid & ~area, reasons=reasons, areas=area_fractions(reasons))

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from alignment.defects import Defect
 from alignment.duplicates import measure_likeness
 from alignment.folds import Tear
 from alignment.masks import examine_section, is_missing
 from alignment.runs import Run, load, pyramid_levels
 from alignment.seams import Seam
 from alignment.stages import inputs
-from alignment.stages.handdrawn import drawn_section, without_drawn
+from alignment.stages.handdrawn import drawn_section, without
+from alignment.stages.marked import marked_section
 from alignment.stages.units import Pair, Phase, Record, Ref, Section
 from storage.volume import create_array, open_array
 
@@ -49,9 +52,14 @@ def phases(run: Run) -> Iterator[Phase]:
 
 
 def reads_section(unit: Section, *, run_uri: str) -> list[Ref | str]:
-    """Return the section itself, and what a person drew over it."""
-    drawn = load(run_uri).attachments.get("drawn")
-    return [inputs.ingested(unit.z), *([f"drawn {drawn['sections'][unit.z]}"] if drawn else [])]
+    """Return the section itself, what a person drew over it, and the network that marks it."""
+    attached = load(run_uri).attachments
+    seen: list[Ref | str] = [inputs.ingested(unit.z)]
+    if drawn := attached.get("drawn"):
+        seen.append(f"drawn {drawn['sections'][unit.z]}")
+    if network := attached.get("defects"):
+        seen.append(f"network {network}")
+    return seen
 
 
 def reads_pair(unit: Pair, *, run_uri: str) -> list[Ref]:
@@ -68,14 +76,18 @@ def mask_section(unit: Section, *, run_uri: str) -> Record:
     found = examine_section(image, config)
     drawn = drawn_section(run, unit.z)
     if drawn is not None:
-        found = without_drawn(found, drawn)
+        found = without(found, drawn, Defect.NO_DATA)
+    marked = marked_section(run, image)
+    if marked is not None:
+        found = without(found, marked, Defect[config.network_finds.upper()])
     digest = inputs.write_row(open_array(run_uri, "valid"), unit.z, found.valid.astype(np.uint8))
     inputs.write_row(open_array(run_uri, "defects"), unit.z, found.reasons)
     return {
         "z": unit.z,
         "missing": bool(is_missing(found.valid, config, found.reasons)),
         "valid_fraction": round(float(found.valid.mean()), 6),
-        "drawn_fraction": 0.0 if drawn is None else round(float(drawn.mean()), 6),
+        "drawn_fraction": _share(drawn),
+        "marked_fraction": _share(marked),
         "defects": {name: round(area, 6) for name, area in found.areas.items()},
         "tears": [_tear(tear) for tear in found.tears[:LISTED]],
         "seams": [_seam(seam) for seam in found.seams[:LISTED]],
@@ -84,6 +96,10 @@ def mask_section(unit: Section, *, run_uri: str) -> Record:
         "bytes_read": int(image.nbytes),
         "bytes_written": int(found.valid.nbytes + found.reasons.nbytes),
     }
+
+
+def _share(area: NDArray[np.bool_] | None) -> float:
+    return 0.0 if area is None else round(float(area.mean()), 6)
 
 
 def _tear(tear: Tear) -> dict[str, Any]:

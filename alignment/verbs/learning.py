@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +65,10 @@ def unet(
     restarts: Annotated[
         int, typer.Option(min=0, help="From the last checkpoint, if a worker is lost.")
     ] = 0,
+    join: Annotated[
+        bool,
+        typer.Option("--join", help="Be one process of a group, as TF_CONFIG says: in recipes."),
+    ] = False,
     cache: Annotated[
         Path | None, typer.Option(envvar="PETALIGN_CACHE", help="Folder to read a zarr through.")
     ] = None,
@@ -91,8 +96,10 @@ def unet(
         row = train_unet(
             data, folder, read, mode=chosen, workers=workers, restarts=restarts, cache=cache,
             cache_bytes=cache_bytes, quiet=as_json,
+            joined=os.environ.get("TF_CONFIG", "") if join else None,
         )  # fmt: skip
-        print_trained_unet(folder, row, as_json=as_json)
+        if row:
+            print_trained_unet(folder, row, as_json=as_json)
 
 
 @app.command()

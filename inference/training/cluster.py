@@ -64,6 +64,22 @@ class Cluster:
         return json.dumps({"cluster": cluster, "task": {"type": place.role, "index": place.index}})
 
 
+def check_workers(mode: Mode, workers: int) -> None:
+    """Refuse a number of workers that a mode does not have.
+
+    Raises
+    ------
+    ConfigError
+        Naming both.
+    """
+    if workers < 1:
+        raise ConfigError(f"{workers} workers; at least 1 learns")
+    if mode == "local" and workers != 1:
+        raise ConfigError(
+            f"mode=local has 1 worker, not {workers}; choose mirrored, sync or async for more"
+        )
+
+
 def local_cluster(mode: Mode, workers: int) -> Cluster:
     """Return a cluster of processes of this machine, at ports that are free now.
 
@@ -72,13 +88,8 @@ def local_cluster(mode: Mode, workers: int) -> Cluster:
     ConfigError
         If the mode does not have so many workers.
     """
-    if workers < 1:
-        raise ConfigError(f"{workers} workers; at least 1 learns")
+    check_workers(mode, workers)
     if mode == "local":
-        if workers != 1:
-            raise ConfigError(
-                f"mode=local has 1 worker, not {workers}; choose mirrored, sync or async for more"
-            )
         return Cluster(mode, 1, {})
     if mode == "mirrored":
         return Cluster(mode, workers, {})
@@ -86,6 +97,36 @@ def local_cluster(mode: Mode, workers: int) -> Cluster:
         return Cluster(mode, workers, {"worker": _free(workers)})
     chief, server, *learning = _free(workers + 2)
     return Cluster(mode, workers, {"chief": (chief,), "worker": tuple(learning), "ps": (server,)})
+
+
+def joined_cluster(mode: Mode, workers: int, told: str) -> tuple[Cluster, Place]:
+    """Return the cluster that others have made, and which of its processes this is.
+
+    Parameters
+    ----------
+    told : str
+        Value of ``TF_CONFIG``.
+
+    Raises
+    ------
+    ConfigError
+        If it does not describe so many workers in step.
+    """
+    if mode != "sync":
+        raise ConfigError(f"processes on several machines learn in step: mode=sync, not {mode}")
+    try:
+        found = json.loads(told)
+        addresses = tuple(map(str, found["cluster"]["worker"]))
+        place = Place("worker", int(found["task"]["index"]))
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"TF_CONFIG={told!r:.80} names no workers; a recipe with gang: true sets it"
+        ) from None
+    if len(addresses) != workers:
+        raise ConfigError(
+            f"TF_CONFIG has {len(addresses)} workers, and --workers says {workers}; give the same"
+        )
+    return Cluster(mode, workers, {"worker": addresses}), place
 
 
 def _free(number: int) -> tuple[str, ...]:

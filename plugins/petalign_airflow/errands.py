@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -92,7 +92,10 @@ class ErrandOperator(BaseOperator):
             key = f"errand-{self.errand}-{ti.id}-{ti.try_number}"
             name = driver_name(place, self.errand)
             try:
-                hook.start(DRIVER, self.errand, volume, arguments, name=name, key=key)
+                hook.start(
+                    DRIVER, self.errand, volume, arguments, name=name, key=key,
+                    resources=self.hardware_of(order),
+                )  # fmt: skip
             except Exception as error:  # the claim is given back: a retry need not wait for it
                 ledger.stop(place, self.errand, str(error))
                 raise
@@ -116,6 +119,10 @@ class ErrandOperator(BaseOperator):
         return read_order(
             context, hook, places=self.places, known=self.settings, variable=self.variable
         )
+
+    def hardware_of(self, order: Mapping[str, Any]) -> Mapping[str, float]:
+        """Return what the worker of the errand must offer, in Dask's resources; here nothing."""
+        return {}
 
     def on_kill(self) -> None:
         """Stop an errand that this process has just started; later `ErrandTrigger.on_kill` does."""

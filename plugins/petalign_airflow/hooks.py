@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -171,7 +171,14 @@ class DaskHook(BaseHook):
         hint = "" if workers else "; stages wait until there are some"
         return True, f"{self.address}: {len(workers)} workers with {slots} slots{hint}"
 
-    def start(self, function: str, *args: Any, name: str, key: str) -> None:
+    def start(
+        self,
+        function: str,
+        *args: Any,
+        name: str,
+        key: str,
+        resources: Mapping[str, float] | None = None,
+    ) -> None:
         """Run ``function(*args)`` on the cluster, whatever becomes of this process.
 
         The task is published on the scheduler, which then wants its result in place of this
@@ -182,9 +189,13 @@ class DaskHook(BaseHook):
         :param function: ``"package.module:name"``, imported on the cluster only
         :param name: of the driver; the same for every attempt
         :param key: new for every attempt, because Dask answers a known key with its old error
+        :param resources: that it takes of its worker's; it waits for a worker that offers them
         """
+        needs = dict(resources) if resources else None
         with self.get_conn() as client:
-            task = client.submit(_remote(function), *args, key=key, pure=False, priority=PRIORITY)
+            task = client.submit(
+                _remote(function), *args, key=key, pure=False, priority=PRIORITY, resources=needs
+            )
             client.publish_dataset(task, name=name, override=True)
 
     def look_up(self, name: str) -> Driver:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LINGER_POLL_S = 0.25
 RUN_URI = "run_uri"
 """XCom with the URI of the run, whatever a task returns."""
-ATTACHED = (("masks", "drawn"), ("filter", "model"), ("features", "model"))
+ATTACHED = (("masks", "drawn"), ("masks", "network"), ("filter", "model"), ("features", "model"))
 """Settings that are URIs of what a run reads beside its source."""
 
 

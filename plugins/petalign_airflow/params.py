@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,7 +15,7 @@ from alignment.errors import ConfigError
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]+|file:///)[^?#%*\\{}]*$"
 """A first look, for the form; the allow-list of the connection decides."""
 
-_EXAMPLES = ("match.neighbours", "patches.batch", "training.steps")
+_EXAMPLES = ("match.neighbours", "patches.batch", "training.steps", "training.epochs")
 
 GENERAL = "general"
 """Section of the form for what belongs to no other."""
@@ -122,8 +122,11 @@ def _form_rules(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return the schema in the words that Airflow's form knows: one level, ``type`` and ``items``.
 
     The form draws "or null" only as a list of types, and the elements of a fixed-length array only
-    from ``items``; as JSON schema both mean the same as what pydantic writes.
+    from ``items``; as JSON schema both mean the same as what pydantic writes. It knows no choice of
+    models: that is one JSON object, which the configuration itself checks, in better words.
     """
+    if alternatives := schema.get("oneOf"):
+        return {"type": "object", "description": _about_choice(schema, alternatives)}
     rules = {key: value for key, value in schema.items() if key not in ("default", "anyOf")}
     choices = [choice for choice in schema.get("anyOf", []) if choice != {"type": "null"}]
     if choices:
@@ -133,3 +136,13 @@ def _form_rules(schema: Mapping[str, Any]) -> dict[str, Any]:
     if elements and all(element == elements[0] for element in elements):
         rules["items"] = rules.pop("prefixItems")[0]
     return rules
+
+
+def _about_choice(schema: Mapping[str, Any], alternatives: Sequence[Mapping[str, Any]]) -> str:
+    """Return the help of a choice of models: what each is called, and what it may hold."""
+    tag = schema["discriminator"]["propertyName"]
+    told = []
+    for model in alternatives:
+        names = [name for name in model["properties"] if name != tag]
+        told.append(f"{model['properties'][tag]['const']} ({', '.join(names)})")
+    return f"{schema.get('description', '')} A JSON object; `{tag}` is {' or '.join(told)}.".strip()

@@ -49,6 +49,9 @@ def test_wrong_words_are_answered_with_the_right_ones(tmp_path):
     assert "expected one of local, mirrored, sync, async" in said.stderr.replace("\n", " ")
     said = call("unet", tmp_path, tmp_path / "run", "--workers=2")
     assert said.exit_code == 2
+    said = call("unet", tmp_path, tmp_path / "run", "--mode=sync", "--workers=2", "--join")
+    assert said.exit_code == 2
+    assert "gang: true sets it" in said.stderr.replace("\n", " ")
     (tmp_path / "empty.log").write_text("nothing\n")
     assert call("log", tmp_path / "empty.log").exit_code == 3
 

@@ -23,6 +23,7 @@ FIRST = {
     "verify_volume": ("verify", ("volume",)),
     "predict_volume": ("prepare", ("volume", "model", "prediction")),
     "train_nccnet": ("train", ("stack", "folder")),
+    "train_unet": ("train", ("data", "folder")),
 }
 """The task of each DAG that reads the conf, and the places that this may name."""
 

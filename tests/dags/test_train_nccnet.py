@@ -17,10 +17,13 @@ from inference.training_files import CHECKPOINT, MODEL
 from petalign_airflow.errands import ErrandOperator
 from petalign_airflow.hooks import DaskHook
 from petalign_airflow.params import nested
-from petalign_airflow.training import PLACES, TrainOperator, train_params
+from petalign_airflow.training import HARDWARE, TRAININGS, TrainOperator, train_params
 from storage.store import exists, join, read_bytes
 from tests.dags.test_align_volume import asset_events, xcom
 from tests.plugins.airflow_home import ROOT
+
+ERRAND = "train_nccnet"
+PLACES = TRAININGS[ERRAND].places
 
 pytestmark = pytest.mark.filterwarnings(  # Airflow's own use of pathspec
     "ignore:GitWildMatchPattern:DeprecationWarning"
@@ -43,8 +46,9 @@ def conf(tmp_path, connect, scheduler_address):
 
 
 def test_the_form_has_every_setting_with_its_default_and_help():
-    params = train_params()
-    values = {name: param.value for name, param in params.items() if name not in PLACES}
+    params = train_params(ERRAND)
+    others = (*PLACES, HARDWARE)
+    values = {name: param.value for name, param in params.items() if name not in others}
     assert parse_learn_config(nested(values, model=LearnConfig)) == LearnConfig()
     flat = set(_leaves(LearnConfig().model_dump(mode="json")))
     assert set(values) == flat - {"training.network.architecture"}, "of which there is one only"
@@ -117,9 +121,9 @@ def test_too_few_pairs_fail_without_a_retry(dag, conf, trained):
 
 
 def train(conf, **changes):
-    params = {name: param.value for name, param in train_params().items()}
+    params = {name: param.value for name, param in train_params(ERRAND).items()}
     context = {"params": params | conf | changes}
-    return TrainOperator(task_id="train").execute(context)
+    return TrainOperator(task_id="train", errand=ERRAND).execute(context)
 
 
 @pytest.mark.parametrize(

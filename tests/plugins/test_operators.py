@@ -415,6 +415,7 @@ def test_preparing_hands_the_validated_configuration_to_the_cluster(volume, prep
         ({"source": "http://169.254.169.254/latest"}, "'http://169.254.169.254/latest' is refused"),
         ({"source": "file:///etc"}, "'file:///etc' is refused: allowed are"),
         ({"volume": "s3://other/out"}, "'s3://other/out' is refused"),
+        ({"masks.network": "s3://other/net.keras"}, "'s3://other/net.keras' is refused"),
         ({"volume": "file:///tmp/{{ run_id }}"}, "is refused"),
     ],
 )

@@ -75,7 +75,9 @@ def run_workload(
     killed: list[int] = []
     over = threading.Event()
     with nullcontext(client) if client else local_client(workers) as client:
-        thread = threading.Thread(target=kill_one, args=(frozen, VICTIMS[name], killed, over))
+        thread = threading.Thread(
+            target=kill_one, args=(frozen, VICTIMS.get(name, ""), killed, over)
+        )
         if kill:
             thread.start()
         begun = time.monotonic()

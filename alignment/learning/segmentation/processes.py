@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +50,7 @@ class Running:
 
 
 class Processes:
-    """All processes of a cluster; use it as a context manager, which ends them.
+    """The processes of a cluster on this machine; a context manager, which ends them.
 
     Parameters
     ----------
@@ -60,12 +60,19 @@ class Processes:
         Folder that gets what each prints, ``worker-0.log`` and so on.
     environment : mapping
         Of all of them, but for ``TF_CONFIG``.
+    places : sequence of Place
+        Which of the cluster run here.
     """
 
     def __init__(
-        self, cluster: Cluster, order: Path, logs: Path, environment: Mapping[str, str]
+        self,
+        cluster: Cluster,
+        order: Path,
+        logs: Path,
+        environment: Mapping[str, str],
+        places: Sequence[Place],
     ) -> None:
-        self.cluster = cluster
+        self.cluster, self._places = cluster, places
         self.lost: list[Place] = []
         """Workers that died and that others went on without."""
         self._order, self._logs, self._environment = order, logs, environment
@@ -74,7 +81,7 @@ class Processes:
     def __enter__(self) -> Self:
         """Start them."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        for place in self.cluster.places:
+        for place in self._places:
             self.running.append(self._start(place))
         return self
 

@@ -23,7 +23,13 @@ from alignment.learning.segmentation.order import (
 )
 from alignment.learning.segmentation.processes import Processes
 from inference.errors import ConfigError as InferenceConfigError
-from inference.training.cluster import Place, local_cluster
+from inference.training.cluster import (
+    Cluster,
+    Place,
+    check_workers,
+    joined_cluster,
+    local_cluster,
+)
 from inference.training.config import Mode
 from inference.training.files import JOURNAL, LOG
 from inference.training.journal import Entry, parse
@@ -61,6 +67,7 @@ def train_segmentation(
     watched: Watched | None = None,
     stop: Callable[[], bool] = lambda: False,
     started: Callable[[Processes], None] = lambda _: None,
+    joined: str | None = None,
 ) -> Row:
     """Train to the end, from the last checkpoint at `place` if there is one.
 
@@ -78,11 +85,14 @@ def train_segmentation(
         Asked again and again; training that is stopped goes on from its last checkpoint.
     started : callable
         Receives the processes.
+    joined : str, optional
+        ``TF_CONFIG`` of a group of processes that others have started, maybe on other machines:
+        only this one runs here.
 
     Returns
     -------
     dict
-        The last row of the table.
+        The last row of the table; empty if another process of the group writes it.
 
     Raises
     ------
@@ -94,9 +104,12 @@ def train_segmentation(
     if find_spec("tensorflow") is None:
         raise ConfigError("training needs TensorFlow; add it: pip install 'petalign[train]'")
     try:
-        local_cluster(mode, workers)
+        check_workers(mode, workers)
+        group = None if joined is None else joined_cluster(mode, workers, joined)
     except InferenceConfigError as error:
         raise ConfigError(str(error)) from None
+    if group is not None and "://" not in place:
+        raise ConfigError(f"{place}: processes of a group share a folder by its URI; give one")
     with training_folder(place, CONTENTS) as stored:
         folder = stored.path
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,14 +127,15 @@ def train_segmentation(
         environment = _environment(stored.threads)
         while True:
             try:
-                _once(order, folder, seen, environment, stop, started)
+                _once(order, group, folder, seen, environment, stop, started)
             except WorkerLostError as error:
-                if not restarts:
+                if not restarts or group is not None:
                     raise
                 restarts -= 1
                 seen.watched.restarted(error)
             else:
-                return read_rows(folder / LOG)[-1]
+                writes = group is None or group[1].index == 0
+                return read_rows(folder / LOG)[-1] if writes else {}
 
 
 def _check_same(folder: Path, data: str, config: SegmentConfig) -> None:
@@ -141,15 +155,18 @@ def _check_same(folder: Path, data: str, config: SegmentConfig) -> None:
 
 def _once(
     order: Order,
+    group: tuple[Cluster, Place] | None,
     folder: Path,
     seen: _Seen,
     environment: Mapping[str, str],
     stop: Callable[[], bool],
     started: Callable[[Processes], None],
 ) -> None:
-    cluster = local_cluster(order.mode, order.workers)
+    cluster = local_cluster(order.mode, order.workers) if group is None else group[0]
+    places = cluster.places if group is None else group[1:]
     seen.begin()
-    with Processes(cluster, folder / ORDER, folder / PROCESSES, environment) as processes:
+    logs = folder / PROCESSES
+    with Processes(cluster, folder / ORDER, logs, environment, places) as processes:
         started(processes)
 
         def watch() -> bool:

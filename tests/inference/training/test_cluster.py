@@ -5,7 +5,7 @@ import json
 import pytest
 
 from inference.errors import ConfigError
-from inference.training.cluster import Place, local_cluster
+from inference.training.cluster import Place, joined_cluster, local_cluster
 
 
 def test_alone_there_are_no_addresses():
@@ -32,3 +32,17 @@ def test_each_process_has_an_address_of_its_own_and_the_first_writes():
 def test_local_training_has_one_worker():
     with pytest.raises(ConfigError, match="choose mirrored, sync or async for more"):
         local_cluster("local", 2)
+
+
+def test_a_group_that_others_have_started_is_joined():
+    told = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
+    cluster, place = joined_cluster("sync", 2, json.dumps(told))
+    assert (place, cluster.addresses) == (Place("worker", 1), {"worker": ("a:1", "b:2")})
+    assert json.loads(cluster.tf_config(place)) == told
+    with pytest.raises(ConfigError, match="has 2 workers, and --workers says 3"):
+        joined_cluster("sync", 3, json.dumps(told))
+    with pytest.raises(ConfigError, match="mode=sync, not async"):
+        joined_cluster("async", 2, json.dumps(told))
+    for nothing in ("", "{}", "[]", '{"cluster": {"worker": []}}'):
+        with pytest.raises(ConfigError, match="gang: true sets it"):
+            joined_cluster("sync", 2, nothing)
