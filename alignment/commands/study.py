@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +52,7 @@ def study(
     KeyboardInterrupt
         If the system asked to stop before the end.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it would write across the bars
     with stop_when_asked() as stop, _Display(config.training, len(grid), quiet=quiet) as display:
         run_study(data, folder, config, grid, watched=display, stop=stop)
 

@@ -26,7 +26,7 @@ def test_it_plans_a_task_for_each_training():
     assert json.loads(said.stdout) == {"data": 1, "train": 21, "compare": 1}
 
 
-@pytest.mark.parametrize("path", FOLDER.glob("[!r]*.yaml"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("[!r]*.yaml")), ids=lambda path: path.stem)
 def test_the_settings_of_the_studies_are_valid_and_keep_sections_apart(path):
     config = read_segment_config(path, None)
     assert config.data.kept_apart > 0

@@ -87,10 +87,17 @@ class Comparison(NamedTuple):
         return f"{name_of(self.lower)} < {name_of(self.higher)}"
 
     @property
+    def is_in_reach(self) -> bool:
+        """Return whether both have a value there in every seed."""
+        return not np.isnan(self.differences).any()
+
+    @property
     def verdict(self) -> Verdict:
         """Return what the seeds say: they must agree."""
+        if not self.is_in_reach:
+            return "undecided"
         signs = {0 if abs(d) < NOTHING else int(np.sign(d)) for d in self.differences}
-        if any(np.isnan(self.differences)) or len(signs) != 1:
+        if len(signs) > 1:
             return "undecided"
         return _VERDICTS[signs.pop()]
 

@@ -109,12 +109,13 @@ def _band(
 def stacked(some: Sequence[Curves], measure: Measure, axis: Axis) -> tuple[Values, Values]:
     """Return where the values of all seeds stand, in the mean, and a row of values for each.
 
-    Up to the last epoch that all have; seconds differ between seeds, and samples may.
+    From the first epoch on, since a network that has learned nothing may be wrong by far, to the
+    last that all have; seconds differ between seeds, and samples may.
     """
     found = [curve(each, measure, axis) for each in some]
-    length = min(len(at) for at, _ in found)
-    places = np.array([at[:length] for at, _ in found])
-    return places.mean(0), np.array([values[:length] for _, values in found])
+    kept = slice(0 if measure.of_epoch else 1, min(len(at) for at, _ in found))
+    places = np.array([at[kept] for at, _ in found])
+    return places.mean(0), np.array([values[kept] for _, values in found])
 
 
 def _finish(figure: Figure, title: str) -> None:

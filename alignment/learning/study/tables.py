@@ -125,9 +125,8 @@ def differences(kinds: Kinds) -> str:
     about = (
         "**Differences** between two kinds, the first less the second, seed by seed. What was "
         "published *holds* if the first is lower in every seed, and is *reversed* if it is higher "
-        "in every one. If seeds disagree, or a curve does not reach so far, it is *undecided*; if "
-        "they differ by less than 0.0005 in every seed, both are *equal*. "
-        + _by_chance(max(len(some) for some in kinds.values()))
+        "in every one. If seeds disagree it is *undecided*; if they differ by less than 0.0005 in "
+        "every seed, both are *equal*. " + _by_chance(max(len(some) for some in kinds.values()))
     )
     return f"{about}\n\n" + "\n".join(lines)
 
@@ -140,6 +139,8 @@ def _by_chance(seeds: int) -> str:
 
 
 def _difference(found: Comparison) -> str:
+    if not found.is_in_reach:
+        return "out of reach"
     counted = f", {found.lower_in} of {len(found.differences)}" * (found.verdict == "undecided")
     spread = Spread.of(found.differences)
     return f"{shown(spread, 3, signed=True)} {found.verdict}{counted}"

@@ -106,6 +106,8 @@ def _all(seeds: int) -> str:
 def _is(found: Comparison) -> str:
     if found.verdict == "holds":
         return "holds"
+    if not found.is_in_reach:
+        return "is out of reach"
     counted = f" ({found.lower_in} of {len(found.differences)} seeds)"
     return f"is {found.verdict}" + counted * (found.verdict == "undecided")
 
@@ -115,8 +117,7 @@ def _gain(kinds: Kinds, axis: Axis) -> Iterator[str]:
     found = [compare(kinds, pair, LOSS, axis) for pair in pairs_of_workers(kinds)]
     for mode in dict.fromkeys(each.lower[0] for each in found):
         told = ", ".join(
-            f"{each.lower[1]} in place of 1 change it by "
-            f"{100 * float(np.mean(each.differences)):+.1f} points, {_is(each).removeprefix('is ')}"
+            f"{each.lower[1]} in place of 1 {_changed(each)}"
             for each in found
             if each.lower[0] == mode
         )
@@ -124,6 +125,13 @@ def _gain(kinds: Kinds, axis: Axis) -> Iterator[str]:
             f"At equal {PLURAL[axis]}, mode {mode}: more workers are published to lower the "
             f"training loss, by 3 to 5 points of 100; {told}."
         )
+
+
+def _changed(found: Comparison) -> str:
+    if not found.is_in_reach:
+        return "are out of reach"
+    points = 100 * float(np.mean(found.differences))
+    return f"change it by {points:+.1f} points, {_is(found).removeprefix('is ')}"
 
 
 def _over_training(kinds: Kinds) -> str:
