@@ -123,7 +123,6 @@ def _finish(figure: Figure, title: str) -> None:
     for panel in panels:
         panel.grid(color="0.9", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.set_ylim(bottom=0)
     panels[0].legend(fontsize="small", frameon=False)
     if title:
         panels[0].set(ylabel="loss")
