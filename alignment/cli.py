@@ -18,6 +18,7 @@ from alignment.verbs import (
     recipes,
     runs,
     sources,
+    studies,
     versions,
     volumes,
 )
@@ -53,6 +54,7 @@ for _theme, _verbs in VERBS.items():
 app.add_typer(fs.app, name="fs", rich_help_panel="Volumes")
 app.add_typer(recipes.app, name="recipe", rich_help_panel="Platform")
 app.add_typer(learning.app, name="train", rich_help_panel="Networks")
+app.add_typer(studies.app, name="study", rich_help_panel="Networks")
 app.add_typer(learning.judge, name="evaluate", rich_help_panel="Networks")
 
 

@@ -25,6 +25,9 @@ class LabelledConfig(Config):
     value above 0 means the second; of more, values are classes."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the sections, the last ones, that judge the network and are not learned from."""
+    kept_apart: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the sections behind those, which no training sees at all: what was chosen by the
+    held-out ones can be judged by them."""
 
 
 class SegmentConfig(Config):

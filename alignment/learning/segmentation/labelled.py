@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.errors import DataError
-from alignment.learning.segmentation.config import SegmentConfig
+from alignment.learning.segmentation.config import LabelledConfig, SegmentConfig
 from inference.training.samples import ZYX, Samples
 from storage.arrays import open_foreign
 from storage.cache import BlockCache
@@ -31,7 +31,9 @@ Voxels = NDArray[np.uint8]
 ReadBox = Callable[[ZYX, ZYX], Voxels]
 
 
-def open_samples(place: str, config: SegmentConfig, cache: BlockCache | None = None) -> Samples:
+def open_samples(
+    place: str, config: SegmentConfig, cache: BlockCache | None = None, *, apart: bool = False
+) -> Samples:
     """Return the samples of a labelled volume.
 
     Parameters
@@ -40,6 +42,8 @@ def open_samples(place: str, config: SegmentConfig, cache: BlockCache | None = N
         A path or URI, below which images and labels are.
     cache : BlockCache, optional
         Through which a zarr is read.
+    apart : bool
+        Whether to judge by the sections that are kept apart, rather than by the held-out ones.
 
     Raises
     ------
@@ -63,24 +67,34 @@ def open_samples(place: str, config: SegmentConfig, cache: BlockCache | None = N
         return images(start, stop), classes[labels(start, stop)]
 
     depth = config.training.window_px[0]
-    train, held_out = _split(nz, depth, config.data.held_out)
-    return Samples(read_both, (nz, ny, nx), train, held_out, config.training)
+    train, held_out, kept_apart = _split(nz, depth, config.data)
+    if apart and not kept_apart:
+        raise DataError(f"no sections of {place} are kept apart; raise data.kept_apart")
+    judging = kept_apart if apart else held_out
+    return Samples(read_both, (nz, ny, nx), train, judging, config.training)
 
 
 def _open(place: str, name: str) -> Source:
     return open_source(join(normalise_uri(place), *name.split("/")))
 
 
-def _split(sections: int, depth: int, share: float) -> tuple[range, range]:
-    """Return the first sections of samples to train on, and of those to judge by; none overlap."""
-    held = max(round(sections * share), depth)
-    first = sections - held
-    if first < depth:
+def _split(sections: int, depth: int, data: LabelledConfig) -> tuple[range, range, range]:
+    """Return the first sections of samples to train on, to judge by, and kept apart.
+
+    No sample of one has a section of another.
+    """
+    held = max(round(sections * data.held_out), depth)
+    apart = max(round(sections * data.kept_apart), depth) if data.kept_apart else 0
+    learned = sections - held - apart
+    if learned < depth:
         raise DataError(
-            f"{sections} sections are too few for samples of {depth}, some to learn from and "
-            f"{held} to judge by; lower data.held_out or training.patch_px"
+            f"{sections} sections are too few for samples of {depth}, some to learn from, {held} "
+            f"to judge by and {apart} to keep apart; lower data.held_out, data.kept_apart or "
+            "training.patch_px"
         )
-    return range(first - depth + 1), range(first, sections - depth + 1)
+    ends = (learned, learned + held, sections)
+    first, second, third = (stop - depth + 1 for stop in ends)
+    return range(first), range(learned, second), range(learned + held, third)
 
 
 def _classes(config: SegmentConfig) -> Voxels:

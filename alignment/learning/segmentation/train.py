@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alignment.errors import ConfigError
 from alignment.learning.remote import StoredFolder, training_folder
-from alignment.learning.segmentation.config import SegmentConfig
+from alignment.learning.segmentation.config import LabelledConfig, SegmentConfig
 from alignment.learning.segmentation.order import (
     CONTENTS,
     DATA,
@@ -144,7 +144,8 @@ def _check_same(folder: Path, data: str, config: SegmentConfig) -> None:
     path = folder / DATA
     if path.exists():
         before = json.loads(path.read_text())
-        if before != now:
+        # What was written before a setting existed has its default.
+        if {**LabelledConfig().model_dump(mode="json"), **before} != now:
             raise ConfigError(
                 f"{path} says that another training was begun there, on {json.dumps(before)}; give "
                 "another folder"

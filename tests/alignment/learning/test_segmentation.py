@@ -60,6 +60,17 @@ def test_the_last_sections_judge_and_are_not_learned_from(place):
     assert (list(samples.sections), list(samples.held_out_sections)) == ([0, 1, 2, 3], [5, 6])
 
 
+def test_sections_kept_apart_neither_teach_nor_judge(place):
+    config = settings(held_out=0.25, kept_apart=0.25)
+    samples, apart = (open_samples(str(place), config, apart=each) for each in (False, True))
+    assert (list(samples.sections), list(samples.held_out_sections)) == ([0, 1, 2, 3], [4, 5])
+    assert list(apart.held_out_sections) == [6, 7]
+    with pytest.raises(DataError, match=r"raise data\.kept_apart"):
+        open_samples(str(place), settings(), apart=True)
+    with pytest.raises(DataError, match=r"lower data\.held_out, data\.kept_apart"):
+        open_samples(str(place), settings(held_out=0.5, kept_apart=0.5))
+
+
 def test_values_of_labels_become_classes(place):
     three = parse_segment_config(
         {
