@@ -129,6 +129,14 @@ def train_apart(
     return progress
 
 
+def taken(counter: Any) -> Tensor:
+    """Add 1 to a variable of int64, and return what it was: no two calls get the same.
+
+    To add and then to read, as `assign_add` does, is not one operation: others come in between.
+    """
+    return tf.raw_ops.ResourceCountUpTo(resource=counter.handle, limit=2**62, T=tf.int64)
+
+
 class _Apart:
     """A learner's step on one worker."""
 
@@ -174,7 +182,7 @@ class _Apart:
             weights, means, images, labels, number
         )
         with tf.control_dependencies(gradients):
-            change = learner.step.assign_add(1, read_value=True)
+            change = taken(learner.step) + 1
         row = tf.minimum(change - 1 - self._first, self._told.shape[0] - 1)
         stale = tf.cast(change - 1 - before, tf.float32)
         self._told.scatter_nd_update([[row]], [tf.stack([loss, accuracy, stale])])
