@@ -60,15 +60,13 @@ def _plain(message: object) -> str:
     return str(message).replace("[", r"\[")
 
 
-class StageDisplay:
-    """A line a stage: a moving bar in a terminal, one printed line when it is done elsewhere."""
+class Bars:
+    """Bars in a terminal, each with a note behind it; elsewhere nothing is drawn."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, width: int = 9, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._started = time.monotonic()
-        self._told: set[str] = set()
         self._bars = Progress(
-            TextColumn("{task.description:<9}"),
+            TextColumn(f"{{task.description:<{width}}}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -76,7 +74,6 @@ class StageDisplay:
             console=err,
             disable=quiet or not err.is_terminal,
         )
-        self._rows: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         """Start drawing."""
@@ -91,6 +88,16 @@ class StageDisplay:
     ) -> None:
         """Leave the last picture on the screen."""
         self._bars.stop()
+
+
+class StageDisplay(Bars):
+    """A line a stage: a moving bar in a terminal, one printed line when it is done elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self._started = time.monotonic()
+        self._told: set[str] = set()
+        self._rows: dict[str, Any] = {}
 
     def tell(self, state: StageState) -> None:
         """Show the state of a stage."""

@@ -5,12 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from alignment.commands.console import err, out, print_json
+from alignment.commands.console import Bars, err, out, print_json
 from alignment.commands.stopping import stop_when_asked
 from alignment.errors import ConfigError
 from alignment.learning.segmentation.config import SegmentConfig
@@ -57,38 +53,15 @@ def study(
         run_study(data, folder, config, grid, watched=display, stop=stop)
 
 
-class _Display(Studied):
+class _Display(Bars, Studied):
     """Bars of trainings and of their steps in a terminal, and a line a training everywhere."""
 
     def __init__(self, config: TrainConfig, trainings: int, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bars = Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=err,
-            disable=quiet or not err.is_terminal,
-        )
+        super().__init__(width=10, quiet=quiet)
         self._all = self._bars.add_task("trainings", total=trainings, note="")
         total = config.epochs * config.steps_per_epoch
         self._one = self._bars.add_task("steps", total=total, note="")
         self._row: Row = {}
-
-    def __enter__(self) -> Self:
-        """Start drawing."""
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the last picture on the screen."""
-        self._bars.stop()
 
     def began(self, combination: Combination) -> None:
         """Begin the bar of its steps."""

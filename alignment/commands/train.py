@@ -9,15 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from alignment.commands.console import counter, err, out, print_json
 from alignment.commands.stopping import stop_when_asked
 from alignment.errors import ConfigError, DataError
 from alignment.learning.config import LearnConfig, parse_learn_config
 from alignment.learning.nccnet import pairs_of
 from alignment.learning.remote import StoredFolder, TrainingFolder, training_folder
-from alignment.verbs.options import with_settings
+from alignment.verbs.options import file_settings, with_settings
 from inference.errors import BackendError, TrainingError
 from inference.training_files import MODEL
 from storage.store import join, normalise_uri, read_bytes
@@ -30,13 +28,7 @@ THREADS = "TF_NUM_INTRAOP_THREADS"
 
 def read_learn_config(path: Path | None, settings: list[str] | None) -> LearnConfig:
     """Return the settings of a file with the ones of the command line laid over them."""
-    try:
-        values = yaml.safe_load(path.read_text()) if path else {}
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--config {path} is not YAML: {error}") from None
-    before = parse_learn_config(values or {}).model_dump(mode="json")
+    before = parse_learn_config(file_settings(path)).model_dump(mode="json")
     return parse_learn_config(with_settings(before, settings))
 
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import yaml
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typing import Any
 
 from alignment.commands.cache import parse_bytes
-from alignment.commands.console import err, out, print_json
+from alignment.commands.console import Bars, err, out, print_json
 from alignment.commands.stopping import stop_when_asked
-from alignment.errors import ConfigError
 from alignment.learning.segmentation.config import SegmentConfig, parse_segment_config
 from alignment.learning.segmentation.order import WorkerLostError
 from alignment.learning.segmentation.outcome import described
 from alignment.learning.segmentation.train import Row, Watched, train_segmentation
-from alignment.verbs.options import with_settings
+from alignment.verbs.options import file_settings, with_settings
 from inference.training.cluster import Place
 from inference.training.config import Mode, TrainConfig
 from inference.training.files import MODEL
@@ -31,13 +26,7 @@ SAID_EVERY_S = 5.0
 
 def read_segment_config(path: Path | None, settings: list[str] | None) -> SegmentConfig:
     """Return the settings of a file with the ones of the command line laid over them."""
-    try:
-        values = yaml.safe_load(path.read_text()) if path else {}
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--config {path} is not YAML: {error}") from None
-    before = parse_segment_config(values or {}).model_dump(mode="json")
+    before = parse_segment_config(file_settings(path)).model_dump(mode="json")
     laid = with_settings(before, settings)
     if any(item.partition("=")[0] == "training.network.architecture" for item in settings or []):
         # Another architecture has other settings: only those that were named are meant.
@@ -76,41 +65,18 @@ def train_unet(
         )  # fmt: skip
 
 
-class _Display(Watched):
+class _Display(Bars, Watched):
     """A bar of the steps in a terminal, and a line an epoch everywhere.
 
     Where there is no terminal, a line tells of a step now and then, for an epoch may take long.
     """
 
     def __init__(self, config: TrainConfig, *, quiet: bool) -> None:
-        self._quiet = quiet
+        super().__init__(width=5, quiet=quiet)
         self._said_at = time.monotonic()
-        self._bars = Progress(
-            TextColumn("steps"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=err,
-            disable=quiet or not err.is_terminal,
-        )
         self._bar = self._bars.add_task(
             "steps", total=config.epochs * config.steps_per_epoch, note="starting"
         )
-
-    def __enter__(self) -> Self:
-        """Start drawing."""
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the last picture on the screen."""
-        self._bars.stop()
 
     def entry(self, entry: Entry) -> None:
         """Move the bar, or tell of the step if it is time for a line."""

@@ -35,6 +35,24 @@ def read_config(path: Path | None, settings: list[str] | None = None) -> Pipelin
     return parse_config(with_settings(load_config(text).model_dump(mode="json"), settings))
 
 
+def file_settings(path: Path | None) -> dict[str, Any]:
+    """Return what a file of settings holds; nothing without one.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is no YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text()) or {} if path else {}
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {path} is not YAML: {error}") from None
+
+
 def with_settings(values: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
     """Return nested values with the ones of the command line laid over them.
 
