@@ -1,6 +1,5 @@
 """Training in one process: it learns, a kill changes nothing, and over-training ends it."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -14,7 +13,6 @@ if find_spec("tensorflow") is None:
 from inference.backends.keras_file import KerasNetwork
 from inference.errors import TrainingError
 from inference.keras_on_tensorflow import tf
-from inference.training.asynchronous import taken
 from inference.training.config import ElasticConfig, RSUNetConfig, TrainConfig, UNetConfig
 from inference.training.files import CHECKPOINT, EVENTS, JOURNAL, LOG, MODEL, PICTURES
 from inference.training.journal import parse
@@ -208,12 +206,3 @@ def test_gradients_of_half_batches_add_up_if_losses_are_of_single_images(loss, a
     whole = gradients(slice(0, 4))
     apart = np.abs(halves - whole).max() / np.abs(whole).max()
     assert bool(apart < 1e-5) is adds_up
-
-
-def test_no_two_changes_get_the_same_number():
-    counter = tf.Variable(0, dtype=tf.int64)
-    take = tf.function(lambda: taken(counter))
-    with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda _: int(take()), range(12_000)))
-    assert sorted(found) == list(range(12_000))
-    assert int(counter) == 12_000
