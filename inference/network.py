@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 ZYX = tuple[int, int, int]
 Backend = Literal["engine", "keras"]
+Tile = Literal[1, 2, 4, 6]
+"""Side of the output tiles of the engine's Winograd kernels, at most; 1: only direct sums."""
 
 
 class PatchNetwork(Protocol):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def compile_model(
-    model: str, shape: tuple[int, ...], *, isa: str, threads: int, is_tuned: bool
+    model: str, shape: tuple[int, ...], *, isa: str, tile_px: int, threads: int, is_tuned: bool
 ) -> Engine:
     """Return a Keras model, compiled for inputs of (z, y, x, channels) or (y, x, channels).
 
@@ -33,7 +33,15 @@ def compile_model(
         from inference.engine import compile, sources
 
         try:
-            return compile(sources.read(data), shape, isa=isa, threads=threads, tuning=is_tuned)
+            return compile(
+                sources.read(data),
+                shape,
+                isa=isa,
+                strict=tile_px == 1,
+                largest_tile=max(2, tile_px),
+                threads=threads,
+                tuning=is_tuned,
+            )
         except ShapeError as error:
             raise ConfigError(f"--shape {','.join(map(str, shape))}: {error}") from error
 

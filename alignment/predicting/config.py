@@ -56,6 +56,9 @@ class NetworkConfig(Config):
     isa: Literal["auto", "avx512", "avx2", "portable"] = "auto"
     """Vectors of the engine, of which every worker must have kernels; auto: the widest that the
     worker has which prepares the run."""
+    tile_px: Literal[1, 2, 4, 6] = 4
+    """Side of the output tiles of the engine's Winograd kernels, at most: 6 is about a tenth faster
+    and rounds five times as much, 1 allows only direct sums, which take three times as long."""
 
 
 class LimitsConfig(Config):

@@ -24,6 +24,7 @@ def laid_out(data: bytes, shape: ZYX, config: PredictConfig) -> Layout:
         network = on_engine(
             data,
             isa=wanted.isa,
+            tile_px=wanted.tile_px,
             threads=config.limits.threads,
             shrink=patches.margin_px if patches.join == "valid" else None,
         )

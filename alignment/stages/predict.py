@@ -25,7 +25,7 @@ from alignment.predicting.networks import laid_out
 from alignment.predicting.runs import MODEL_PHASE, SHARDS, Prediction, layout_of, load
 from alignment.stages.units import Phase, Record, Ref, Unit, Whole
 from inference.backends.files import load_network, on_engine
-from inference.network import ZYX, Backend, PatchNetwork
+from inference.network import ZYX, Backend, PatchNetwork, Tile
 from inference.overlap import predict_block
 from storage.commit import records
 from storage.commit.keys import canonical
@@ -116,6 +116,7 @@ def reads_shards(box: Box, *, run_uri: str) -> list[Ref | str]:
     return [
         f"model {run.model_digest}",
         f"by {layout.backend} {layout.isa}",
+        *([f"tiles of {run.config.network.tile_px}"] if layout.backend == "engine" else []),
         *_runtimes(layout.backend),
         f"settings {canonical(settings).decode()}, stored as {run.config.volume.dtype}",
         f"patches of {layout.patch} in shards of {layout.shard}, chunks of {layout.chunk}",
@@ -221,6 +222,7 @@ class _Model:
     digest: str
     backend: Backend
     isa: str
+    tile_px: Tile
     threads: int
     shrink: ZYX
     uri: str = field(compare=False)
@@ -231,6 +233,7 @@ def _model_of(run: Prediction, layout: Layout) -> _Model:
         run.model_digest,
         layout.backend,
         layout.isa,
+        run.config.network.tile_px,
         run.config.limits.threads,
         layout.shrink,
         model_uri(run),
@@ -244,7 +247,9 @@ def _network(model: _Model) -> PatchNetwork:
         raise DataError(f"{model.uri} was changed; mend it with `petalign repair`")
     if model.backend == "keras":
         return load_network(data)
-    return on_engine(data, isa=model.isa, threads=model.threads, shrink=model.shrink)
+    return on_engine(
+        data, isa=model.isa, tile_px=model.tile_px, threads=model.threads, shrink=model.shrink
+    )
 
 
 def _runtimes(backend: Backend) -> list[str]:

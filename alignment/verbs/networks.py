@@ -21,6 +21,15 @@ class Isa(StrEnum):
     PORTABLE = "portable"
 
 
+class Tile(StrEnum):
+    """Sides of Winograd's output tiles, px."""
+
+    ONE = "1"
+    TWO = "2"
+    FOUR = "4"
+    SIX = "6"
+
+
 def compile(
     model: Annotated[str, typer.Argument(help="A network: name.keras of Keras 3, or name.onnx.")],
     shape: Annotated[
@@ -36,6 +45,9 @@ def compile(
         ),
     ] = False,
     isa: Annotated[Isa, typer.Option(help="Vectors.")] = Isa.AUTO,
+    tile: Annotated[
+        Tile, typer.Option(help="Side of Winograd's output tiles, at most; 1: only direct sums.")
+    ] = Tile.FOUR,
     threads: Annotated[int, typer.Option(min=1, max=256)] = 1,
     as_json: Json = False,
 ) -> None:
@@ -44,7 +56,12 @@ def compile(
 
     with exit_codes():
         engine = command.compile_model(
-            model, shape_of(shape), isa=isa.value, threads=threads, is_tuned=tune
+            model,
+            shape_of(shape),
+            isa=isa.value,
+            tile_px=int(tile.value),
+            threads=threads,
+            is_tuned=tune,
         )
         command.print_compiled(engine, is_whole=plan, as_json=as_json)
 

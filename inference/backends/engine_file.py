@@ -13,7 +13,7 @@ from inference.backends.face import Face
 from inference.engine import Engine, Graph, compile, sources
 from inference.engine.trim import trimmed
 from inference.errors import ModelError, ShapeError, UnsupportedError
-from inference.network import ZYX, Backend
+from inference.network import ZYX, Backend, Tile
 
 
 class EngineNetwork:
@@ -28,6 +28,8 @@ class EngineNetwork:
         The file, see `inference.engine.sources.read`.
     isa : str
         Vectors: "avx512", "avx2", "portable", or "auto", the widest of this processor.
+    tile_px : int
+        Side of Winograd's output tiles, at most: 2, 4 or 6; 1 for direct sums only.
     threads : int
         Threads that compute a patch; the result does not depend on them.
     shrink : tuple of int, optional
@@ -44,9 +46,16 @@ class EngineNetwork:
     backend: Backend = "engine"
 
     def __init__(
-        self, data: bytes, *, isa: str = "auto", threads: int = 1, shrink: ZYX | None = None
+        self,
+        data: bytes,
+        *,
+        isa: str = "auto",
+        tile_px: Tile = 4,
+        threads: int = 1,
+        shrink: ZYX | None = None,
     ) -> None:
         self._source, self._threads = sources.read(data), threads
+        self._tile_px = tile_px
         self._wanted = shrink or (0, 0, 0)
         inputs = self._source.input_shapes
         sizes = inputs[0][:-1] if inputs else ()
@@ -71,7 +80,12 @@ class EngineNetwork:
         with self._lock:
             if self._compiled is None or self._compiled[0] != patch:
                 engine = compile(
-                    self._read(patch), isa=self.isa, threads=self._threads, tuning=False
+                    self._read(patch),
+                    isa=self.isa,
+                    strict=self._tile_px == 1,
+                    largest_tile=max(2, self._tile_px),
+                    threads=self._threads,
+                    tuning=False,
                 )
                 self._compiled = patch, engine
             return self._compiled[1]

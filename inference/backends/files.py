@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inference.errors import ModelError
-from inference.network import ZYX
+from inference.network import ZYX, Tile
 
 if TYPE_CHECKING:
     from inference.backends.engine_file import EngineNetwork
@@ -33,7 +33,12 @@ def load_network(data: bytes) -> KerasNetwork:
 
 
 def on_engine(
-    data: bytes, *, isa: str = "auto", threads: int = 1, shrink: ZYX | None = None
+    data: bytes,
+    *,
+    isa: str = "auto",
+    tile_px: Tile = 4,
+    threads: int = 1,
+    shrink: ZYX | None = None,
 ) -> EngineNetwork:
     """Return the network that a model's file holds, run by the fused engine; errors as above.
 
@@ -42,7 +47,7 @@ def on_engine(
     """
     from inference.backends.engine_file import EngineNetwork
 
-    return EngineNetwork(data, isa=isa, threads=threads, shrink=shrink)
+    return EngineNetwork(data, isa=isa, tile_px=tile_px, threads=threads, shrink=shrink)
 
 
 def is_archive(data: bytes) -> bool:

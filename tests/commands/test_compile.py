@@ -46,6 +46,23 @@ def test_without_a_plan_it_is_one_line(petalign, tmp_path):
     assert line.startswith(f"portable, {steps} steps, memory ")
 
 
+@pytest.mark.parametrize(
+    ("tile", "settings"),
+    [("1", {"strict": True}), ("2", {"largest_tile": 2}), ("6", {"largest_tile": 6})],
+)
+def test_tiles_are_as_asked(petalign, tmp_path, tile, settings):
+    image = keras.Input((48, 48, 16))
+    convolved = keras.layers.Conv2D(16, 3, padding="same")(image)
+    (tmp_path / "flat.keras").write_bytes(saved(keras.Model(image, convolved)))
+    done = petalign("flat.keras", "--shape", "48,48,16", "--plan", "--tile", tile)
+
+    def plan(**settings):
+        return compile(tmp_path / "flat.keras", (48, 48, 16), tuning=False, **settings).plan()
+
+    assert done.stdout == plan(**settings) + "\n"
+    assert plan(**settings) != plan()
+
+
 def test_a_script_gets_one_document(petalign, tmp_path):
     done = petalign("model.keras", "--shape", "8,24,26,1", "--json")
     engine = _engine(tmp_path)

@@ -131,6 +131,20 @@ def test_workers_take_the_vectors_of_who_prepared_the_run(prepare_run, values_of
         np.testing.assert_array_equal(found[start], values)
 
 
+def test_tiles_are_those_of_the_setting_and_part_of_a_shards_key(prepare_run, values_of):
+    found, read = {}, {}
+    for tile_px in (1, 6):
+        prepared = prepare_run(by("engine", tile_px=tile_px))
+        found[tile_px] = values_of(prepared)
+        unit = list(predict.phases(predict.load(prepared.run_uri)))[-1].units[0]
+        read[tile_px] = predict.reads_shards(unit, run_uri=prepared.run_uri)
+        assert f"tiles of {tile_px}" in read[tile_px]
+        read[tile_px].remove(f"tiles of {tile_px}")
+    assert read[1] == read[6]
+    apart = [abs(values - found[6][start]).max() for start, values in found[1].items()]
+    assert 0 < max(apart) < 1e-4
+
+
 def test_a_worker_without_the_kernels_says_so(prepare_run, cluster, monkeypatch):
     prepared = prepare_run(by("engine"))
     predict._network.cache_clear()
