@@ -67,7 +67,7 @@ def open_samples(
         return images(start, stop), classes[labels(start, stop)]
 
     depth = config.training.window_px[0]
-    train, held_out, kept_apart = _split(nz, depth, config.data)
+    train, held_out, kept_apart = split(nz, depth, config.data)
     if apart and not kept_apart:
         raise DataError(f"no sections of {place} are kept apart; raise data.kept_apart")
     judging = kept_apart if apart else held_out
@@ -78,7 +78,7 @@ def _open(place: str, name: str) -> Source:
     return open_source(join(normalise_uri(place), *name.split("/")))
 
 
-def _split(sections: int, depth: int, data: LabelledConfig) -> tuple[range, range, range]:
+def split(sections: int, depth: int, data: LabelledConfig) -> tuple[range, range, range]:
     """Return the first sections of samples to train on, to judge by, and kept apart.
 
     No sample of one has a section of another.
