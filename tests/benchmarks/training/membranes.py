@@ -11,6 +11,7 @@ not be published. ``--write`` puts the table into docs/training.md.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -27,7 +28,6 @@ from numpy.typing import NDArray
 from alignment.commands.query import to_source
 from alignment.commands.train_unet import read_segment_config
 from alignment.learning.segmentation.labelled import split
-from alignment.learning.segmentation.outcome import read_trained
 from alignment.platform.config import PlatformConfig
 from alignment.platform.lifecycle import PlatformInfo, down, up
 from inference.training.files import MODEL
@@ -66,8 +66,12 @@ def stack() -> Path:
 def train(folder: Path) -> dict[str, Any]:
     """Train as a user does, and return what came of it."""
     command = ["train", "unet", str(stack()), str(folder), "--config", str(SETTINGS)]
-    subprocess.run([sys.executable, "-m", "alignment.cli", *command], check=True)
-    return read_trained(folder.resolve().as_uri())
+    done = subprocess.run(
+        [sys.executable, "-m", "alignment.cli", *command, "--json"],
+        check=True, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def run_dags(platform: PlatformInfo, network: Path) -> tuple[str, str, dict[str, float]]:
