@@ -43,6 +43,8 @@ class PredictionConfig(Config):
     """Shape of one object, the unit of work; null: whole patches, about 64 x 512 x 512."""
     chunk: tuple[Px, Px, Px] | None = None
     """Shape of what is read singly; null: parts of a shard, at most 32 x 128 x 128."""
+    blank_empty: bool = True
+    """0 where the aligned volume has no data; else what the network makes of the zeros there."""
     read_back: ReadBack = "size"
     """What is looked at before a unit is recorded: nothing, the size of its objects, or all
     bytes."""

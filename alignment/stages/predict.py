@@ -118,7 +118,8 @@ def reads_shards(box: Box, *, run_uri: str) -> list[Ref | str]:
         f"by {layout.backend} {layout.isa}",
         *([f"tiles of {run.config.network.tile_px}"] if layout.backend == "engine" else []),
         *_runtimes(layout.backend),
-        f"settings {canonical(settings).decode()}, stored as {run.config.volume.dtype}",
+        f"settings {canonical(settings).decode()}, stored as {run.config.volume.dtype}"
+        + (", empty where the volume is" if run.config.volume.blank_empty else ""),
         f"patches of {layout.patch} in shards of {layout.shard}, chunks of {layout.chunk}",
         f"sees {seen.start} to {seen.stop}",
         *(f"aligned {digest}" for digest in source_digests(run, seen)),
@@ -180,6 +181,10 @@ def predict_shard(box: Box, *, run_uri: str) -> Record:
                 encode=partial(encoded, dtype=run.config.volume.dtype),
                 dtype=run.config.volume.dtype,
             )
+            if run.config.volume.blank_empty:
+                at = zip(box.start, box.stop, low, strict=True)
+                inside = tuple(slice(a - n, b - n) for a, b, n in at)
+                stored[:, voxels[inside] == 0] = 0  # no data
         turn.take(Step.WRITE)
         digest = write_region(target, (slice(None), *box.slices), stored)
     return {

@@ -57,6 +57,22 @@ def test_a_prediction_is_the_network_on_the_whole_array(done, image, model):
     np.testing.assert_allclose(found.y[:3], [0, 4, 8])
 
 
+def test_where_the_volume_has_no_data_the_prediction_is_0(cluster, model, image, tmp_path):
+    hurt = image.copy()
+    hurt[2:4, 10:80, 30:33] = 0
+    source = join(tmp_path.as_uri(), "hurt")
+    publish_aligned(source, hurt)
+    found = {}
+    for blank in (True, False):
+        settings = SETTINGS | {"volume": SETTINGS["volume"] | {"blank_empty": blank}}
+        prepared = prepare(source, model, join(tmp_path.as_uri(), str(blank)), settings)
+        run_prediction(prepared.run_uri, cluster)
+        found[blank] = open_prediction(volume_of(prepared)).values
+    assert (found[False][:, hurt == 0] > 0).all()
+    assert not found[True][:, hurt == 0].any()
+    np.testing.assert_array_equal(found[True][:, hurt > 0], found[False][:, hurt > 0])
+
+
 def test_a_finished_prediction_is_whole_published_and_not_done_twice(done, cluster, monkeypatch):
     report = verify_volume(volume_of(done), full=True)
     assert report.is_clean, report.problems
