@@ -15,7 +15,7 @@ from alignment.learning.study.words import PAGE
 from tests.benchmarks.machine import machine
 from tests.pages import DOCS, write_table
 
-NAMES = ("ultrasound", "membranes")
+NAMES = ("ultrasound", "ultrasound-normalised", "membranes")
 LIBRARIES = ("tensorflow-cpu", "keras")
 
 
