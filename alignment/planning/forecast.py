@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from alignment.config import PipelineConfig
 from alignment.errors import ConfigError
+from alignment.planning.marking import marking_to_be
 from alignment.planning.networks import gflop_per_mpx, network_to_be
 from alignment.planning.plans import Plan, guess_of, plan_stages, resolution_of
 from alignment.planning.prices import Prices
@@ -67,6 +69,8 @@ def _planned(
         raise ConfigError(f"a stack has two sections or more, (z, y, x); got {shape}")
     stored = {**rates.stored, **sampled}
     stack = Stack(shape, config, guess_of(rates, canvas=canvas), network_to_be(config))
+    marking = marking_to_be(config, stack.run.shape_at(config.masks.mip))
+    stack = replace(stack, marking=marking)
     stages = plan_stages(stack, rates, stored, workers=workers)
     told = _assumptions(stack, rates, prices, sampled)
     plan = Plan(source, shape, stack.canvas, resolution, stack.slabs, stages, stored, told, prices)
@@ -91,6 +95,11 @@ def _assumptions(
     ]
     if stack.network is not None:
         told.append(_told_of_network(stack, stack.network, rates.network))
+    if stack.marking is not None:
+        told.append(
+            f"the network that marks defects takes {stack.marking.gflop:,.1f} GFLOP a section, at "
+            f"{rates.network.gflop_per_s:,.1f} GFLOP a core-second, as one of features does"
+        )
     if stack.is_cut:
         told.append(f"relaxation in {stack.boxes.count:,} boxes takes {stack.guess.sweeps} sweeps")
     if stack.slabs > 1:

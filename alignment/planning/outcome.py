@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from alignment.driving.states import stage_states
+from alignment.planning.marking import marking_of
 from alignment.planning.networks import network_of
 from alignment.planning.plans import StagePlan, guess_of, plan_stages
 from alignment.planning.rates import Rates, Sample
@@ -24,7 +25,7 @@ def seen(run: Run) -> Stack:
     """Return a run's stack with all that was a guess before it ran."""
     solved = records.read_commit(run.uri, "coarse", "solve", Whole().label).value
     guess = Guess(tuple(solved["canvas"]), len(inputs.missing(run.uri)))
-    stack = Stack(run.shape, run.config, guess, network_of(run))
+    stack = Stack(run.shape, run.config, guess, network_of(run), marking_of(run))
     again = sum(
         len(records.recorded(run.uri, "match", matched.round_phase(0, retry=k)))
         for k in stack.retries
@@ -39,7 +40,7 @@ def seen(run: Run) -> Stack:
 def taken(run: Run) -> list[Sample]:
     """Return what the stages of a run took, by its ledger.
 
-    Without its features, if they were made by a network that is no longer there.
+    Without what was made by a network that is no longer there.
     """
     stack = seen(run)
     return [
@@ -50,7 +51,9 @@ def taken(run: Run) -> list[Sample]:
 
 
 def _is_known(stage: str, stack: Stack) -> bool:
-    """Return whether it is known what made the features, which their time and memory hang on."""
+    """Return whether the networks of a stage are known, which its time and memory hang on."""
+    if stage == "masks":
+        return not stack.config.masks.network or stack.marking is not None
     is_band_pass = stack.config.features.kind == "bandpass"
     return stage != "features" or is_band_pass or stack.network is not None
 
@@ -68,7 +71,7 @@ def outcomes(
     states : iterable of StageState
         Of all stages, from the ledger.
     """
-    stack = Stack(run.shape, run.config, guess_of(rates), network_of(run))
+    stack = Stack(run.shape, run.config, guess_of(rates), network_of(run), marking_of(run))
     planned = {
         stage.stage: _planned(stage, known=_is_known(stage.stage, stack))
         for stage in plan_stages(stack, rates, rates.stored)

@@ -23,7 +23,7 @@ from alignment.errors import ConfigError
 from alignment.planning.counts import StageCount, count_stages
 from alignment.planning.reads import read_by
 from alignment.planning.stack import Stack
-from alignment.planning.work import memory_of, network_gflop, work_of
+from alignment.planning.work import marking_gflop, memory_of, network_gflop, work_of
 
 LEAST_SHARE = 0.1
 """Of a stage's time that is not decoding, however much it decodes."""
@@ -134,7 +134,11 @@ def core_s(stage: str, stack: Stack, count: StageCount, rates: Rates) -> float:
     overhead = count.units * rate.unit_s + _decoding_s(stage, stack, rates.decode_s_per_gb)
     if _is_by_network(stage, stack):
         return overhead + network_gflop(stack) / rates.network.gflop_per_s
-    return overhead + work_of(stage, stack) * rate.work_s
+    return overhead + work_of(stage, stack) * rate.work_s + _marking_s(stage, stack, rates)
+
+
+def _marking_s(stage: str, stack: Stack, rates: Rates) -> float:
+    return marking_gflop(stack) / rates.network.gflop_per_s if stage == "masks" else 0.0
 
 
 def _is_by_network(stage: str, stack: Stack) -> bool:
@@ -159,6 +163,8 @@ def fit_stage(samples: Sequence[Sample], decode_s_per_gb: float) -> StageRate:
     """
     if any(_is_by_network(sample.stage, sample.stack) for sample in samples):
         raise ValueError("rates of 'features' are those of the band-pass; got a run by a network")
+    if any(sample.stage == "masks" and sample.stack.marking for sample in samples):
+        raise ValueError("rates of 'masks' are those without a network; got a run with one")
     units = []
     for sample in samples:
         counts = {count.stage: count for count in count_stages(sample.stack)}
@@ -217,6 +223,7 @@ def calibrated(rates: Rates, taken: Iterable[Sample], told: str) -> Rates:
         old, count = stages[sample.stage], counts[sample.stage]
         # What stays as it is: decoding, and of a network all but its operations.
         fixed = _decoding_s(sample.stage, sample.stack, rates.decode_s_per_gb)
+        fixed += _marking_s(sample.stage, sample.stack, rates)
         if _is_by_network(sample.stage, sample.stack):
             fixed += count.units * old.unit_s
         planned = core_s(sample.stage, sample.stack, count, rates) - fixed

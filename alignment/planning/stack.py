@@ -11,6 +11,7 @@ from alignment.decomposition import count_boxes, decompose
 from alignment.fields import node_grid
 from alignment.match import grid_shape, grid_spacing_px
 from alignment.planning.boxes import Boxes, sum_up
+from alignment.planning.marking import Marking
 from alignment.pyramid import levels_of_shard
 from alignment.runs import DEFAULT_RESOLUTION_NM, Run, pyramid_levels
 from alignment.stages.masks import COMPARED_PX
@@ -49,6 +50,8 @@ class Stack:
     guess: Guess = Guess()
     network: NCCNetConfig | None = None
     """Of the features; None for a band-pass, or if a run's is no longer there."""
+    marking: Marking | None = None
+    """By the network of the masks; None without one, or if a run's is no longer there."""
 
     @cached_property
     def run(self) -> Run:

@@ -76,6 +76,11 @@ def network_gflop(stack: Stack) -> float:
     return px / 1e6 * gflop_per_mpx(stack.network)
 
 
+def marking_gflop(stack: Stack) -> float:
+    """Return 1e9 operations of the network that marks a stack's defects; 0 without one."""
+    return 0.0 if stack.marking is None else stack.shape[0] * stack.marking.gflop
+
+
 def _coarse(stack: Stack) -> float:
     return stack.pairs(stack.config.coarse.neighbours) * stack.px(stack.coarse_mip) / 1e6
 
@@ -140,8 +145,9 @@ def _band(stack: Stack) -> float:
 
 
 def _examined(stack: Stack) -> float:
-    """A section with its blurs, labels and distances; or two that are compared."""
-    return max(40 * stack.px(stack.config.masks.mip), 40 * stack.px(stack.likeness_mip))
+    """A section with its blurs, labels, distances and network; or two that are compared."""
+    network = 0 if stack.marking is None else stack.marking.working_bytes
+    return max(40 * stack.px(stack.config.masks.mip) + network, 40 * stack.px(stack.likeness_mip))
 
 
 def _normalised(stack: Stack) -> float:

@@ -57,13 +57,7 @@ def mark(network: PatchNetwork, image: NDArray[np.uint8], above: float) -> NDArr
     """
     ny, nx = image.shape
     shape: ZYX = (1, ny, nx)
-    patch = network.patch or (1, _side(ny), _side(nx))
-    if patch[0] != 1:
-        raise ModelError(
-            f"it takes patches of {patch[0]} sections, and masks are found section by section; "
-            "train a network of images"
-        )
-    grid = PatchGrid(patch, MARGIN, "valid", network.shrink(patch))
+    grid = patch_grid(network, shape)
     (_, y0, x0), (_, y1, x1) = grid.needed((0, 0, 0), shape)
     voxels = image[np.ix_(mirrored(y0, y1, ny), mirrored(x0, x1, nx))][np.newaxis]
     found = predict_block(
@@ -79,6 +73,17 @@ def mark(network: PatchNetwork, image: NDArray[np.uint8], above: float) -> NDArr
     )
     classes = found[1:] if network.channels > 1 else found  # of several the first is background
     return np.asarray(classes[:, 0].any(axis=0))
+
+
+def patch_grid(network: PatchNetwork, shape: ZYX) -> PatchGrid:
+    """Return the patches by which a network goes over a section of (1, y, x); errors as `mark`."""
+    patch = network.patch or (1, _side(shape[1]), _side(shape[2]))
+    if patch[0] != 1:
+        raise ModelError(
+            f"it takes patches of {patch[0]} sections, and masks are found section by section; "
+            "train a network of images"
+        )
+    return PatchGrid(patch, MARGIN, "valid", network.shrink(patch))
 
 
 def _side(length_px: int) -> int:

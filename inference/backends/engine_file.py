@@ -14,6 +14,7 @@ from inference.engine import Engine, Graph, compile, sources
 from inference.engine.trim import trimmed
 from inference.errors import ModelError, ShapeError, UnsupportedError
 from inference.network import ZYX, Backend, Tile
+from inference.operations import gflop
 
 
 class EngineNetwork:
@@ -132,6 +133,12 @@ class EngineNetwork:
         """
         engine = self.compiled(patch)
         return engine.working_bytes + engine.program.weights_bytes
+
+    def gflop(self, patch: ZYX) -> float:
+        """Return 1e9 operations for a patch, as `inference.operations.gflop`."""
+        with self._lock:
+            of_one = gflop(self._read(patch))
+        return of_one * (patch[0] if self._face.is_flat else 1)
 
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map patches; see `PatchNetwork`."""

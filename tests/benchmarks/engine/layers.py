@@ -22,6 +22,7 @@ from inference.engine.engine import Settings
 from inference.engine.graph import Graph, Node
 from inference.engine.ops import Conv, TransposedConv
 from inference.native.structures import Kind
+from inference.operations import gflop_of
 from tests.benchmarks.engine.networks import find
 from tests.benchmarks.engine.peak.measure import peak_gflop_s
 from tests.benchmarks.machine import machine
@@ -128,7 +129,7 @@ def grouped(graph: Graph, program: Any, times: Iterable[float]) -> list[Row]:
         row.seconds += seconds
         row.steps += 1
         if is_conv and owner:
-            row.gflop += _gflop(graph, owner) / number[owner.name]
+            row.gflop += gflop_of(graph, owner) / number[owner.name]
             row.kernels.add(_kernel(label))
             row.is_cube = owner.op.kernel.shape[:3] == (3, 3, 3)
     return sorted(rows.values(), key=lambda row: -row.seconds)
@@ -159,11 +160,6 @@ def _other(kind: int) -> str:
 
 def _kernel(label: str) -> str:
     return "Winograd" if "Winograd" in label else "direct"
-
-
-def _gflop(graph: Graph, node: Node) -> float:
-    of = node.name if isinstance(node.op, Conv) else node.inputs[0]
-    return float(2.0 * node.op.kernel.size * np.prod(graph.shapes[of][1:]) / 1e9)
 
 
 def _line(row: Row, total: float, peak: float | None) -> str:

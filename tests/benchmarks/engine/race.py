@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.graph import Graph
-from inference.engine.ops import Conv
+from inference.operations import gflop
 from tests.benchmarks.engine.export import read_graph
 from tests.benchmarks.engine.networks import GOALS, find
 from tests.benchmarks.engine.peak.measure import peak_gflop_s
@@ -102,17 +101,6 @@ def hold_in(
         sources(),
         entered,
     )
-
-
-def gflop(graph: Graph) -> float:
-    """Return the multiplications and additions of all convolutions, as direct sums have them."""
-    total = 0.0
-    for node in graph.nodes:
-        kernel = getattr(node.op, "kernel", None)
-        if kernel is not None:  # of a transposed one, every input voxel adds a kernel
-            of = node.name if isinstance(node.op, Conv) else node.inputs[0]
-            total += 2.0 * kernel.size * float(np.prod(graph.shapes[of][1:]))
-    return total / 1e9
 
 
 def _export(key: str, folder: Path) -> None:
