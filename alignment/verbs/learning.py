@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from alignment.commands.console import exit_codes
-from alignment.verbs.options import Json, Settings, numbers
+from alignment.verbs.options import Json, Labelled, Settings, TrainingFile, numbers
 
 app = typer.Typer(no_args_is_help=True, help="Train a network on a volume.")
 
@@ -31,9 +31,7 @@ def nccnet(
     folder: Annotated[
         str, typer.Argument(help="Gets the network, checkpoints and logs; a path or a URI.")
     ],
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="YAML; defaults without it.")
-    ] = None,
+    config: TrainingFile = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -48,9 +46,7 @@ def nccnet(
 
 @app.command()
 def unet(
-    data: Annotated[
-        str, typer.Argument(help="Has images and labels, see data.images and data.labels.")
-    ],
+    data: Labelled,
     folder: Annotated[
         str, typer.Argument(help="Gets the network, checkpoints and logs; a path or a URI.")
     ],
@@ -75,9 +71,7 @@ def unet(
     cache_bytes: Annotated[
         str, typer.Option(envvar="PETALIGN_CACHE_BYTES", help="How large it may grow.")
     ] = "20GB",
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="YAML; defaults without it.")
-    ] = None,
+    config: TrainingFile = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:

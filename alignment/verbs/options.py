@@ -15,6 +15,12 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="YAML made by `petalign init`; defaults without it."),
 ]
+TrainingFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML; defaults without it.")
+]
+Labelled = Annotated[
+    str, typer.Argument(help="Has images and labels, see data.images and data.labels.")
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Worker processes; one a core by default.")
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from alignment.commands.console import exit_codes
-from alignment.verbs.options import Json, Settings
+from alignment.verbs.options import Json, Labelled, Settings, TrainingFile
 
 app = typer.Typer(no_args_is_help=True, help="Compare ways of training.")
 
@@ -20,9 +20,7 @@ def study() -> None:
 
 @app.command()
 def modes(
-    data: Annotated[
-        str, typer.Argument(help="Has images and labels, see data.images and data.labels.")
-    ],
+    data: Labelled,
     folder: Annotated[
         Path, typer.Argument(help="Gets all trainings, one table, pictures and a page.")
     ],
@@ -34,9 +32,7 @@ def modes(
     plot_only: Annotated[
         bool, typer.Option("--plot-only", help="Train nothing; draw what is finished.")
     ] = False,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="YAML; defaults without it.")
-    ] = None,
+    config: TrainingFile = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:

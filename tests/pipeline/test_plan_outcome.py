@@ -12,6 +12,7 @@ from inference.model_file import encode
 from storage.ledger import read_state
 from storage.store import join, read_json
 from tests.inference.networks import drawn
+from tests.networks import saved
 from tests.pipeline.conftest import CONFIG
 
 
@@ -38,6 +39,26 @@ def test_the_report_has_what_came_beside_what_was_planned(aligned_run):
         for what in ("units", "objects"):
             assert actual[what] == pytest.approx(planned[what], rel=off)
     assert stages["qc"]["actual"]["units"] is None, "it is not finished when it writes the report"
+
+
+def test_masks_by_a_network_are_planned_with_it_and_not_without(phantom, cluster, tmp_path):
+    keras = pytest.importorskip("keras", reason="the extra `train` is not installed")
+    image = keras.Input((None, None, 1))
+    found = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(image)
+    path = tmp_path / "network.keras"
+    path.write_bytes(saved(keras.Model(image, found)))
+    config = {**CONFIG, "masks": {**CONFIG.get("masks", {}), "network": path.as_uri()}}
+    run_uri = prepare(phantom, (tmp_path / "out.zarr").as_uri(), config)
+    for stage in ("ingest", "masks"):
+        run_stage(stage, run_uri, cluster)
+    run, state = load(run_uri), read_state(run_uri, "masks")
+    planned, came = outcomes(run, [state], shipped_rates())["masks"]
+    assert planned.core_s > 0
+    assert planned.peak_bytes > 0
+    assert came.core_s > 0
+    path.unlink()
+    gone, _ = outcomes(run, [state], shipped_rates())["masks"]
+    assert (gone.units, gone.core_s, gone.peak_bytes) == (planned.units, None, None)
 
 
 @pytest.mark.slow

@@ -133,14 +133,17 @@ def test_workers_take_the_vectors_of_who_prepared_the_run(prepare_run, values_of
 
 def test_tiles_are_those_of_the_setting_and_part_of_a_shards_key(prepare_run, values_of):
     found, read = {}, {}
-    for tile_px in (1, 6):
+    for tile_px in (1, 4, 6):
         prepared = prepare_run(by("engine", tile_px=tile_px))
         found[tile_px] = values_of(prepared)
         unit = list(predict.phases(predict.load(prepared.run_uri)))[-1].units[0]
         read[tile_px] = predict.reads_shards(unit, run_uri=prepared.run_uri)
         assert f"tiles of {tile_px}" in read[tile_px]
         read[tile_px].remove(f"tiles of {tile_px}")
-    assert read[1] == read[6]
+        engine = predict.network_of(prepared.run_uri).compiled(prepared.layout.patch)
+        assert engine.settings.strict == (tile_px == 1)
+        assert tile_px == 1 or engine.settings.largest_tile == tile_px
+    assert read[1] == read[4] == read[6]
     apart = [abs(values - found[6][start]).max() for start, values in found[1].items()]
     assert 0 < max(apart) < 1e-4
 

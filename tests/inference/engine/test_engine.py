@@ -116,7 +116,7 @@ def test_a_profile_names_every_step():
     engine = _residual_net()
     found = engine.profile(sample(SHAPE))
     assert [label for label, _ in found] == list(engine.program.labels)
-    assert all(seconds >= 0 for _, seconds in found)
+    assert sum(seconds for _, seconds in found) > 0
 
 
 def test_what_cannot_be_is_refused():
