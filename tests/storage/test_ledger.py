@@ -5,12 +5,30 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from storage import ledger, store
 from storage.errors import ConflictError, CorruptError, UriError
 from storage.ledger import StageState
+
+
+@pytest.fixture
+def set_clock(monkeypatch):
+    """Return a function that sets the clock that `storage` reads, and nobody else's.
+
+    With another `time.time` in the whole process, timers that tornado sets meanwhile go off in
+    years, and a Dask cluster that another module keeps here never answers again.
+    """
+
+    def set_clock(now_s):
+        clock = SimpleNamespace(**{**vars(time), "time": lambda: now_s})
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] == "storage" and hasattr(module, "time"):
+                monkeypatch.setattr(module, "time", clock)
+
+    return set_clock
 
 
 def test_a_stage_nobody_started_is_waiting(root):
@@ -40,11 +58,10 @@ def test_one_claim_until_the_driver_falls_silent(root):
     assert ledger.read_state(root, "match").epoch == 2
 
 
-def test_a_wrong_clock_of_this_machine_changes_nothing(root, monkeypatch):
+def test_a_wrong_clock_of_this_machine_changes_nothing(root, set_clock):
     assert ledger.claim(root, "match", silent_after_s=60)
     for skew_s in (3600, -3600):
-        now = time.time() + skew_s
-        monkeypatch.setattr(time, "time", lambda now=now: now)
+        set_clock(time.time() + skew_s)
         assert ledger.silence_s(root, "match") < 30
         assert not ledger.claim(root, "match", silent_after_s=60)
 
@@ -91,8 +108,8 @@ def test_of_many_claims_at_once_one_wins(root):
         assert sum(won) == 1
 
 
-def test_claims_of_the_same_instant_differ(root, monkeypatch):
-    monkeypatch.setattr(time, "time", lambda: 1e9)
+def test_claims_of_the_same_instant_differ(root, set_clock):
+    set_clock(1e9)
     with ThreadPoolExecutor(4) as pool:
         won = list(pool.map(lambda _: ledger.claim(root, "match", silent_after_s=60), range(4)))
     assert sum(won) == 1
