@@ -7,6 +7,7 @@
 // the direct convolution; weights are [group][place][z][channel in][channel out of group], where z
 // is transformed for pairs.
 
+#include "ahead.hpp"
 #include "blocks.hpp"
 #include "transforms.hpp"
 
@@ -51,6 +52,8 @@ struct Winograd {
         float* products;
         int64_t place, slot, product_place, product_slice;
         int blocks_of_tiles, ring;
+        Ahead inputs, residuals;
+        int first_ahead;
 
         void run(int from, int to) {
             const int depth = op.sides[0], slices = op.slices;
@@ -66,7 +69,15 @@ struct Winograd {
             int next = from - op.before[0];  // to be transformed
             for (int z = from; z < to; z += slices) {
                 while (next < z - op.before[0] + ring) transform_slice(next++);
+                if (z + slices < to)
+                    plan_inputs(first, next, slices, groups);
+                else  // the piece that this thread is likely to take next
+                    plan_inputs(first + op.tiles * machine.threads->count(), from - op.before[0],
+                                ring, groups);
                 for (int group = 0; group < groups; ++group) {
+                    const int vectors = std::min(VECTORS, op.out.blocks() - group * VECTORS);
+                    const int made = op.has_residual ? std::min(slices, to - z) : 0;
+                    residuals.plan(z, made, group * VECTORS, vectors, count, N * N);
                     if (slices == 1)
                         multiply(z, group);
                     else
@@ -75,6 +86,30 @@ struct Winograd {
                         finish_slice(z + i, group, products + i * product_slice);
                 }
             }
+        }
+
+        // A part, of that number of slices, of the piece that begins with a tile.
+        void plan_inputs(int tile, int z, int slices, int groups) {
+            const int down = (op.out.height + M - 1) / M;
+            const int tiles = std::max(std::min(op.tiles, across * down - tile), 0);
+            const int end = std::min(z + slices, op.in.depth);
+            z = std::max(z, 0);
+            first_ahead = tile;
+            inputs.plan(z, std::max(end - z, 0), 0, op.in.blocks(), tiles, groups * N * N);
+        }
+
+        // Of what the next transforms read, of images and of what is added to results.
+        void fetch_ahead() {
+            inputs.some([&](int b, int t, int z) {
+                const int y = (first_ahead + t) / across * M, x = (first_ahead + t) % across * M;
+                fetch(machine.base(op.in) + op.in.at(b, z, y - op.before[1], x - op.before[2]),
+                      op.in.row, N, M * L);
+            });
+            residuals.some([&](int b, int t, int z) {
+                const int y = (first + t) / across * M, x = (first + t) % across * M;
+                fetch(machine.base(op.residual) + op.residual.at(b, z, y, x), op.residual.row, M,
+                      M * L);
+            });
         }
 
         // Outside the image: nothing, which `multiply` leaves out, or zeros for a pair.
@@ -121,7 +156,7 @@ struct Winograd {
             const int k0 = std::max(0, -start), k1 = std::min(depth, op.in.depth - start);
             const int64_t slice = int64_t(op.in.channels) * VECTORS * L;
             const float* weights = op.weights + group * N * N * depth * slice;
-            for (int n = 0; n < N * N; ++n)
+            for (int n = 0; n < N * N; ++n, fetch_ahead())
                 for (int t = 0; t < blocks_of_tiles; ++t) {
                     V sums[TILES][VECTORS];
                     clear(sums);
@@ -139,7 +174,7 @@ struct Winograd {
             const float* weights = op.weights + group * N * N * 4 * slice;
             const float* slots[4];
             for (int k = 0; k < 4; ++k) slots[k] = transformed + slot_of(start + k);
-            for (int n = 0; n < N * N; ++n)
+            for (int n = 0; n < N * N; ++n, fetch_ahead())
                 for (int t = 0; t < blocks_of_tiles; ++t) {
                     const float* in[4];
                     for (int k = 0; k < 4; ++k) in[k] = slots[k] + block_at(n, t);
