@@ -16,7 +16,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -35,7 +35,7 @@ from inference.native.structures import Kind as Step
 _MOST = 6  # candidates that are measured
 _WORSE = 2.0  # by the formula, than its best: not measured
 _FLOPS = 1.5e9  # of a measurement: a part of a larger image
-_ROUNDS = 3
+_ROUNDS = 4
 _NEW = ".new-"  # begins the names of files that are being written
 _WRITING_S = 3600.0  # longer than a small file is ever being written
 
@@ -68,33 +68,21 @@ class Tuner:
         self.measured += 1
         limit = _WORSE * cost(work, possible[0])
         tried = [choice for choice in possible[:_MOST] if cost(work, choice) <= limit]
-        seconds = [self.seconds(work, choice) for choice in tried]
+        seconds = self._seconds(work, tried)
         best = tried[int(np.argmin(seconds))]
         self._write(self._signature(work, possible), best, min(seconds))
         return best, min(seconds)
 
-    def seconds(self, work: Work, choice: Choice) -> float:
-        """Return the processor time of a convolution, computed on a part of its image."""
+    def _seconds(self, work: Work, choices: Sequence[Choice]) -> list[float]:
+        """Return the processor time of a convolution, computed on a part of its image, each way.
+
+        All have their turn in every round: what else the machine does meanwhile meets all alike.
+        """
         part = _part(work)
-        program = _program(part, choice)
-        index = next(n for n, op in enumerate(program.ops) if op.kind in _CONVOLUTIONS)
-        library = self.library
-        context = library.petalign_engine_open(1, program.arena_floats, program.scratch_floats)
-        if not context:
-            raise MemoryError(f"no room to measure {choice.in_words()}")
-        try:
-            arrays = _arrays(program)
-            addresses = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
-            library.petalign_engine_run(context, program.ops, len(program.ops), addresses, None)
-            op = ctypes.pointer(program.ops[index])
-            times = []
-            for _ in range(_ROUNDS):
-                start = time.thread_time()
-                library.petalign_engine_run(context, op, 1, addresses, None)
-                times.append(time.thread_time() - start)
-        finally:
-            library.petalign_engine_close(context)
-        return min(times) * work.flops / part.flops
+        with ExitStack() as stack:
+            trials = [stack.enter_context(_Trial(self.library, part, c)) for c in choices]
+            rounds = [[trial.turn() for trial in trials] for _ in range(_ROUNDS)]
+        return [float(s) * work.flops / part.flops for s in np.min(rounds, axis=0)]
 
     # ------------------------------------------------------------------ the folder
 
@@ -141,6 +129,43 @@ class Tuner:
             with suppress(OSError):  # another process was faster
                 if time.time() - path.stat().st_mtime > _WRITING_S:
                     path.unlink()
+
+
+class _Trial:
+    """One way to compute a convolution, ready to be timed within its context."""
+
+    def __init__(self, library: ctypes.CDLL, work: Work, choice: Choice) -> None:
+        self._library, self._program = library, _program(work, choice)
+        ops = self._program.ops
+        self._op = next(n for n, op in enumerate(ops) if op.kind in _CONVOLUTIONS)
+        self._arrays = _arrays(self._program)
+        self._addresses = (ctypes.c_void_p * len(self._arrays))(
+            *(a.ctypes.data for a in self._arrays)
+        )
+
+    def __enter__(self) -> _Trial:
+        """Take memory and compute once."""
+        program = self._program
+        arena, scratch = program.arena_floats, program.scratch_floats
+        self._context = self._library.petalign_engine_open(1, arena, scratch)
+        if not self._context:
+            raise MemoryError("no room to measure convolutions")
+        self._run(0, len(program.ops))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the memory back."""
+        self._library.petalign_engine_close(self._context)
+
+    def turn(self) -> float:
+        """Compute the convolution once and return its processor time."""
+        start = time.thread_time()
+        self._run(self._op, 1)
+        return time.thread_time() - start
+
+    def _run(self, first: int, count: int) -> None:
+        ops = ctypes.pointer(self._program.ops[first])
+        self._library.petalign_engine_run(self._context, ops, count, self._addresses, None)
 
 
 _CONVOLUTIONS = (Step.DIRECT, Step.WINOGRAD)
