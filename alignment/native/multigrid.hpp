@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "links.hpp"
-#include "threads.hpp"
+#include "ranges.hpp"
 
 namespace petalign {
 namespace PETALIGN_ISA {
@@ -87,7 +87,7 @@ void hold(const Level& level, int z, T* section) {
 
 // y = A x. The sums of a node run in one order, whoever computes them.
 template <class T>
-void apply(const Level& level, Threads& threads, const T* x, T* y) {
+void apply(const Level& level, Ranges& threads, const T* x, T* y) {
     const Grid& grid = level.grid;
     const size_t plane = grid.plane(), section = grid.section();
     threads.over(grid.nz, grid.size(), [&](int first, int last) {
@@ -110,7 +110,7 @@ void apply(const Level& level, Threads& threads, const T* x, T* y) {
 }
 
 // Sums of magnitudes in the rows of the links' and of the sheets' matrix.
-inline void add_row_sums(const Level& level, Threads& threads, float* of_links, float* of_sheets) {
+inline void add_row_sums(const Level& level, Ranges& threads, float* of_links, float* of_sheets) {
     const Grid& grid = level.grid;
     const size_t plane = grid.plane(), section = grid.section();
     const float row_sum = level.elasticity.row_sum();
@@ -153,7 +153,7 @@ inline double total(const std::vector<float>& values) {
 }
 
 // Finds the scale of a level's smoother, and along which axes it is to be halved.
-inline void finish(Level& level, Threads& threads) {
+inline void finish(Level& level, Ranges& threads) {
     const Grid& grid = level.grid;
     const size_t plane = grid.plane();
     level.scale.assign(grid.size(), 0);
@@ -320,7 +320,7 @@ inline void prolong_plane(const Halving& in_y, const Halving& in_x, const float*
 }
 
 // The residual of a level becomes the right-hand side of the next.
-inline void restrict_to(const Level& fine, const Level& coarse, Threads& threads, const float* r,
+inline void restrict_to(const Level& fine, const Level& coarse, Ranges& threads, const float* r,
                         float* b) {
     const SectionHalving in_z = fine.along_z();
     const Halving in_y = fine.along(fine.grid.ny), in_x = fine.along(fine.grid.nx);
@@ -339,7 +339,7 @@ inline void restrict_to(const Level& fine, const Level& coarse, Threads& threads
 }
 
 // x += P of the next level's solution.
-inline void prolong_from(const Level& coarse, const Level& fine, Threads& threads, const float* from,
+inline void prolong_from(const Level& coarse, const Level& fine, Ranges& threads, const float* from,
                          float* x) {
     const SectionHalving in_z = fine.along_z();
     const Halving in_y = fine.along(fine.grid.ny), in_x = fine.along(fine.grid.nx);
@@ -387,7 +387,7 @@ inline std::unique_ptr<Level> halve(const Level& fine) {
 // The inverse of the coarsest level's matrix, by Cholesky's factors.
 class Direct {
    public:
-    void factorise(const Level& level, Threads& threads) {
+    void factorise(const Level& level, Ranges& threads) {
         n_ = level.grid.size();
         factor_.assign(n_ * n_, 0);
         std::vector<double> unit(n_, 0);
@@ -430,7 +430,7 @@ class Direct {
 class Multigrid {
    public:
     // Builds the levels below `finest`, which stays with the caller.
-    void build(Level& finest, Threads& threads) {
+    void build(Level& finest, Ranges& threads) {
         threads_ = &threads;
         coarser_.clear();
         levels_ = {&finest};
@@ -517,7 +517,7 @@ class Multigrid {
         }
     }
 
-    Threads* threads_ = nullptr;
+    Ranges* threads_ = nullptr;
     std::vector<std::unique_ptr<Level>> coarser_;
     std::vector<Level*> levels_;
     Direct direct_;

@@ -85,7 +85,7 @@ class Stack {
     }
 
     Level& fine() { return fine_; }
-    Threads& threads() { return threads_; }
+    Ranges& threads() { return threads_; }
     Multigrid& multigrid() { return multigrid_; }
     void prepare() { multigrid_.build(fine_, threads_); }
 
@@ -320,7 +320,7 @@ class Stack {
     }
 
     Level fine_;
-    Threads threads_;
+    Ranges threads_;
     std::vector<PairInput> pairs_;
     std::vector<float> weights_;
     Multigrid multigrid_;

@@ -33,6 +33,10 @@ VECTORS = {
 PROCESSORS = {"portable": "x86-64", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}
 
 
+SHARED = tuple(Path(__file__).parent / name for name in ("processor.hpp", "threads.hpp"))
+"""Headers that the sources of other folders include as well."""
+
+
 @dataclass(frozen=True)
 class Sources:
     """The C++ files of a folder, which make one library for each width of vectors."""
@@ -46,7 +50,8 @@ class Sources:
     def digest(self) -> str:
         """Return the digest of the sources; a library states that of its own."""
         found = hashlib.sha256()
-        for path in sorted([*self.folder.glob("*.hpp"), *self.folder.glob("*.cpp")]):
+        own = [*self.folder.glob("*.hpp"), *self.folder.glob("*.cpp")]
+        for path in sorted({*own, *SHARED}):
             found.update(f"{path.name}\0".encode() + path.read_bytes().replace(b"\r\n", b"\n"))
         return found.hexdigest()[:16]
 
