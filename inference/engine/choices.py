@@ -15,8 +15,15 @@ _BLOCKS = {
 _BLOCKS[4] = _BLOCKS[8]
 """Blocks of registers (vectors of channels, pixels) by lanes, as compiled in `blocks.hpp`."""
 
-_SCRATCH_BYTES = (160_000, 320_000, 640_000)
-"""What transformed tiles may take: parts of a second-level cache of 1 MiB."""
+_SCRATCH_BYTES = (160_000, 320_000, 640_000, 2_500_000, 5_000_000)
+"""What transformed tiles may take: parts of a second-level cache, or of the third, which pays where
+there are so many weights that few tiles at a time would wait for them."""
+
+_ANY = float("inf")
+_WEIGHTS = ((256_000, 0.5), (2_500_000, 1.0), (_ANY, 4.0))
+"""Of so many bytes of weights at most, 32 take so many cycles to come; found on Zen 3."""
+_IMAGES = ((256_000, 0.0), (1_000_000, 0.5), (3_000_000, 1.0), (6_000_000, 1.5), (_ANY, 4.0))
+"""Likewise of transformed tiles, beyond what products take anyway."""
 
 _APART = 16
 """Floats between the places of a transform, `kApart` in `winograd.cpp`."""
@@ -163,13 +170,25 @@ def cost(work: Work, choice: Choice) -> float:
     steps = _parts(z, choice.slices)  # along z
     taps = depth + choice.slices - 1
     products = steps * places * number * vectors * taps * work.inputs * load
-    refilled = 0.5 * steps * places * taps * work.inputs * vectors * _parts(number, choice.tiles)
     blocks_in = _parts(work.inputs, lanes)
+    weights = places * taps * work.inputs * vectors
+    images = places * taps * blocks_in * min(choice.tiles, number)
+    wide = lanes / 8  # times 32 bytes
+    again = wide * _cycles(images * lanes, _IMAGES)  # for every group of channels of the result
+    groups = vectors // choice.vectors
+    pieces = steps * _parts(number, choice.tiles)
+    refilled = wide * _cycles(weights * lanes, _WEIGHTS) * weights * pieces
     transforms = z * number * places * (5.0 * blocks_in + 5.0 * vectors)
     if choice.slices == 2:  # sums of four slices, for each group of channels, and of products
-        groups = vectors // choice.vectors
         transforms += steps * number * places * (12.0 * blocks_in * groups + 8.0 * vectors)
+        again *= 4.0  # sums of slices are written between them
+    refilled += again * steps * places * taps * blocks_in * number * groups
     return products + refilled + transforms + ending
+
+
+def _cycles(floats: float, of: tuple[tuple[float, float], ...]) -> float:
+    """Return the cycles until 32 bytes come, of so many floats that are read in turn."""
+    return next(cycles for most, cycles in of if 4 * floats <= most)
 
 
 def scratch_floats(work: Work, choice: Choice) -> int:

@@ -68,7 +68,7 @@ def step(
         "vectors": choice.vectors,
         "pixels": choice.pixels,
         "tile": choice.tile,
-        "tiles": choice.tiles,
+        "tiles": _tiles(work, choice, threads),
         "slices": choice.slices,
         "depth_parts": _depth_parts(work, choice, threads),
         "is_streamed": choice.kernel == "winograd" and _is_large(out),
@@ -93,6 +93,20 @@ def _is_large(out: Somewhere) -> bool:
 
 def _padded(values: Array, size: int) -> Array:
     return np.pad(values, (0, size - len(values)))
+
+
+def _tiles(work: Work, choice: Choice, threads: int) -> int:
+    """Return how many tiles are transformed together, so that all threads have as many of them.
+
+    Of several slices, parts of z are dealt out.
+    """
+    depth, height, width = work.size
+    if threads == 1 or depth > 1 or choice.kernel == "direct":
+        return choice.tiles
+    all_ = -(-height // choice.tile) * -(-width // choice.tile)
+    turns = -(-all_ // (choice.tiles * threads))
+    each = -(-all_ // (turns * threads))
+    return min(-(-each // choice.pixels) * choice.pixels, choice.tiles)
 
 
 def _depth_parts(work: Work, choice: Choice, threads: int) -> int:

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from inference.engine.ops import Shape
 from inference.native.structures import Tensor
 
+_PAGE = 1024
+_APART = 16
+"""Floats."""
+
 
 @dataclass
 class Margin:
@@ -60,9 +64,19 @@ class Buffer:
         return (self.margin.before_y + self.size[1] + self.margin.after_y) * self.row
 
     @property
+    def block(self) -> int:
+        """Floats of a block with all its slices, and some more.
+
+        A kernel reads a pixel of all blocks in turn: whole pages apart, they would fall onto the
+        same few lines of a cache.
+        """
+        floats = self.size[0] * self.plane
+        return floats + (_APART if floats % _PAGE == 0 else 0)
+
+    @property
     def floats(self) -> int:
         """All of them."""
-        return self.blocks * self.size[0] * self.plane
+        return self.blocks * self.block
 
 
 @dataclass(frozen=True)
@@ -89,11 +103,11 @@ class Place:
         b = self.buffer
         plane = b.plane
         z, y, x = self.offset
-        start = (self.first_block * b.size[0] + z) * plane
+        start = self.first_block * b.block + z * plane
         start += (b.margin.before_y + y) * b.row + (b.margin.before_x + x) * b.lanes
         return Tensor(
             origin=b.origin + start,
-            block=b.size[0] * plane,
+            block=b.block,
             plane=plane * self.step[0],
             row=b.row * self.step[1],
             pixel=b.lanes * self.step[2],

@@ -78,7 +78,7 @@ class Tuner:
 
         All have their turn in every round: what else the machine does meanwhile meets all alike.
         """
-        part = _part(work)
+        part = _part(work, max(choice.tile**2 * choice.tiles for choice in choices))
         with ExitStack() as stack:
             trials = [stack.enter_context(_Trial(self.library, part, c)) for c in choices]
             rounds = [[trial.turn() for trial in trials] for _ in range(_ROUNDS)]
@@ -184,12 +184,12 @@ def _machine() -> str:
     return "; ".join(f"{name} {kept[name]}" for name in names if name in kept)
 
 
-def _part(work: Work) -> Work:
-    """Return a smaller image that shows what the whole one costs."""
+def _part(work: Work, pixels: int) -> Work:
+    """Return a smaller image that shows what the whole one costs, of some pixels at least."""
     z, y, x = work.size
     deep = min(z, work.sides[0] + 3)
     part = replace(work, size=(deep, y, x))
-    rows = max(int(y * _FLOPS / max(part.flops, 1)), 16)
+    rows = max(int(y * _FLOPS / max(part.flops, 1)), 16, -(-pixels // x))
     return replace(part, size=(deep, min(y, rows), x))
 
 

@@ -8,6 +8,8 @@ namespace petalign {
 namespace PETALIGN_ISA {
 namespace {
 
+constexpr int64_t kNear = 256 << 10;
+
 struct Direct {
     const Op& op;
     const Machine& machine;
@@ -18,10 +20,13 @@ struct Direct {
     void run() {
         const int groups = (blocks_out() + VECTORS - 1) / VECTORS;
         const int rows = op.out.depth * op.out.height;
-        const int part = std::max(1, std::min(16, rows / (4 * machine.threads->count())));
+        // As many as stay in a second-level cache while all groups of channels are computed of them.
+        const int64_t bytes = int64_t(4) * op.in.channels * op.in.width * op.sides[0];
+        const int kept = int(std::min<int64_t>(16, kNear / bytes));
+        const int part = std::max(1, std::min(kept, rows / (4 * machine.threads->count())));
         const int parts = (rows + part - 1) / part;
         machine.threads->over(parts * groups, [&](int piece, int) {
-            const int group = piece / parts, first = piece % parts * part;
+            const int group = piece % groups, first = piece / groups * part;
             for (int i = first; i < std::min(first + part, rows); ++i)
                 if (op.in.pixel == L && op.stride[2] == 1)
                     row<VECTORS, PIXELS, L>(group, i / op.out.height, i % op.out.height);
