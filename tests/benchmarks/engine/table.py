@@ -4,7 +4,8 @@
 ``--ways "engine;OpenVINO, float32"`` who takes part, ``--rounds N`` the rounds. What was raced by
 the engine's present sources is kept and not raced again, unless ``--fresh`` is given, so that a
 run that was cut short goes on. ``--write`` puts the tables between their markers in
-docs/performance.md; ``--peers`` names the Python that has the peers.
+docs/performance.md; with ``--processor NAME`` goals and summary alone, between the markers of
+another kind of processor. ``--peers`` names the Python that has the peers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--ways", default="")
     parser.add_argument("--rounds", type=int, default=0, help="7 for A, B and C, 3 for others")
     parser.add_argument("--peers", type=Path, default=PEERS_PYTHON)
+    parser.add_argument("--processor", default="")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
@@ -50,14 +52,15 @@ def main() -> None:
                 race.save()
             races.append(race)
             print(reports.details([race]), flush=True)
-        text = table(races)
+        text = brief(races) if arguments.processor else table(races)
         print(text)
         if arguments.write:
-            write_table("performance.md", f"bench-engine-{threads}", text)
+            marker = "-".join(filter(None, ["bench-engine", str(threads), arguments.processor]))
+            write_table("performance.md", marker, text)
 
 
-def table(races: Sequence[Race]) -> str:
-    """Return goals, summary and all rows of one number of threads."""
+def brief(races: Sequence[Race]) -> str:
+    """Return goals and summary of one number of threads."""
     return "\n".join(
         [
             reports.heading(races),
@@ -67,12 +70,13 @@ def table(races: Sequence[Race]) -> str:
             "Times as long as the engine takes (and times its processor time):",
             "",
             reports.summary(races),
-            "",
-            "Everything measured:",
-            "",
-            reports.details(races),
         ]
     )
+
+
+def table(races: Sequence[Race]) -> str:
+    """Return these, and all rows."""
+    return "\n".join([brief(races), "", "Everything measured:", "", reports.details(races)])
 
 
 if __name__ == "__main__":
