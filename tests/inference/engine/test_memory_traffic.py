@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from inference.engine import reference
-from inference.engine.choices import Work, candidates
+from inference.engine.choices import Work, candidates, cost
 from inference.engine.engine import Engine, Settings
 from inference.engine.graph import Graph, Node
 from inference.engine.layout import own_place
@@ -23,9 +25,12 @@ def _work(channels, size, taps_z=1):
 
 
 def test_many_weights_are_read_for_many_tiles_and_few_for_few():
-    wide = candidates(_work(512, (1, 64, 64)))[0]
+    work = _work(512, (1, 64, 64))
+    wide = candidates(work)[0]
     assert wide.kernel == "winograd"
     assert wide.tiles >= 32
+    few = replace(wide, tiles=wide.pixels)
+    assert cost(work, few) > 1.2 * cost(work, wide)  # 128 to 68 ms, where it was measured
     narrow = candidates(_work(28, (18, 192, 192), taps_z=3))[0]
     assert narrow.slices == 2
     assert narrow.tiles <= 12  # their sums along z stay near
